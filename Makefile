@@ -1,0 +1,42 @@
+# Everything sets itself up: a .venv in this folder, pinned by constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types contracts check coverage clean
+
+demo: .venv/run.stamp ## see prompts answered, no key and no network needed
+	$(BIN)/orchestrator demo
+
+test: .venv/dev.stamp ## run the tests
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev.stamp
+	$(BIN)/mypy
+
+contracts: .venv/dev.stamp ## imports only fall downwards
+	$(BIN)/lint-imports
+
+coverage: .venv/dev.stamp
+	$(BIN)/python -m coverage run -m pytest tests/core tests/store
+	$(BIN)/python -m coverage report --include='orchestrator/core/*' --fail-under=100
+
+check: test lint types contracts demo ## what the gate runs
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 demo")'
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/dev.stamp: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

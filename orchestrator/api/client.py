@@ -1,0 +1,241 @@
+"""One provider's calls: one HTTP call or one listing each; replies are bounded, redirects are not followed."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import msgspec
+
+from orchestrator.api.failures import refusal, translated
+from orchestrator.core.remote import Page, RemoteBatch, RemoteFile, parse_batch, parse_file, parse_object, parse_page
+from orchestrator.errors import AccountBlocked, ConfigError, ReplyLost
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from orchestrator.config.profiles import Provider
+
+REPLY_BYTES = 8 << 20
+"""Longest reply that is read, other than a file's content."""
+CHUNK_BYTES = 1 << 18
+CONNECT_SECONDS = 30.0
+PAGE_ITEMS = 100
+LISTING_PAGES = 200
+METADATA_KEY = "orchestrator_key"
+FILE_LIFE_SECONDS = 30 * 24 * 3600
+_BOUNDARY = "orchestrator-0c1f7d52a4e84b6f9d"
+
+
+class Content:
+    """A file being downloaded: iterate `chunks()`; the headers are hints (doubleword-api 1.4)."""
+
+    def __init__(self, response: aiohttp.ClientResponse, call: str, base_url: str) -> None:
+        self._response = response
+        self._call = call
+        self._base_url = base_url
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Raises ReplyLost when the body breaks off: what came before it counts (F29)."""
+        async with translated(self._call, self._base_url):
+            async for chunk in self._response.content.iter_chunked(CHUNK_BYTES):
+                yield chunk
+
+
+class Client:
+    """Calls to one provider over one connection pool; close it when done."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self._base_url = provider.base_url.rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    # ------------------------------------------------------------ files
+
+    async def upload(self, name: str, nbytes: int, lines: AsyncIterator[bytes]) -> RemoteFile:
+        """Send an input file of exactly `nbytes` bytes, streamed, with a known Content-Length.
+
+        Raises whatever `lines` raises, too; the connection is then broken off and nothing is stored.
+        """
+        head, tail = _envelope(name)
+        size = len(head) + nbytes + len(tail)
+        headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}", "Content-Length": str(size)}
+        body = _framed(head, lines, tail)
+        told = await self._call(
+            "POST", "/files", data=body, headers=headers, total_seconds=self.provider.upload_timeout_seconds
+        )
+        found = parse_file(told)
+        if found is None:
+            raise ReplyLost("POST /files: the reply names no file id")
+        return found
+
+    async def find_files(self, name: str) -> list[RemoteFile]:
+        """Input files of exactly this name, newest first (F2)."""
+        listed = self._listing("/files", {"search": name, "purpose": "batch"})
+        files = [parse_file(item) async for item in listed]
+        return [file for file in files if file is not None and file.name == name]
+
+    async def delete_file(self, file_id: str) -> None:
+        await self._call("DELETE", f"/files/{file_id}")
+
+    @contextlib.asynccontextmanager
+    async def content(self, file_id: str, skip: int) -> AsyncIterator[Content]:
+        """Open a file's content from line `skip` on, where the provider can skip; from the start where it cannot."""
+        named = self.provider.resume_parameter
+        query = {named: str(skip)} if named and skip else {}
+        call = f"GET /files/{file_id}/content"
+        timeout = self._timeout(self.provider.upload_timeout_seconds)
+        async with (
+            translated(call, self._base_url),
+            self._open("GET", f"/files/{file_id}/content", params=query, timeout=timeout) as response,
+        ):
+            if response.status != 200:  # noqa: PLR2004
+                raise refusal(call, response.status, response.headers, await _bounded(response))
+            yield Content(response, call, self._base_url)
+
+    # ------------------------------------------------------------ batches
+
+    async def create_batch(self, file_id: str, endpoint: str, window: str, key: str) -> RemoteBatch:
+        """Create a batch that carries our `key` in its metadata. Not idempotent, never repeated here (F1)."""
+        wish = {
+            "input_file_id": file_id,
+            "endpoint": endpoint,
+            "completion_window": window,
+            "metadata": {METADATA_KEY: key},
+        }
+        data = msgspec.json.encode(wish)
+        return self._batch(
+            "POST /batches",
+            await self._call("POST", "/batches", data=data, headers={"Content-Type": "application/json"}),
+        )
+
+    async def get_batch(self, batch_id: str) -> RemoteBatch:
+        return self._batch("GET /batches", await self._call("GET", f"/batches/{batch_id}"))
+
+    async def find_batches(self, key: str, since_ms: int) -> list[RemoteBatch]:
+        """Batches whose metadata holds our key, newest first; the listing is read back to `since_ms`.
+
+        An empty list proves nothing at once: replicas lag (doubleword-api 10, trap 3).
+        """
+        found = []
+        async for item in self._listing("/batches", {"search": key}):
+            batch = parse_batch(item)
+            if batch is None:
+                continue
+            if batch.created_at_ms is not None and batch.created_at_ms < since_ms:
+                break
+            if key in batch.metadata_values:
+                found.append(batch)
+        return found
+
+    async def cancel_batch(self, batch_id: str) -> RemoteBatch:
+        """Check the status first: cancelling a finished batch relabels it (doubleword-api 10, trap 15)."""
+        return self._batch("cancel", await self._call("POST", f"/batches/{batch_id}/cancel"))
+
+    async def delete_batch(self, batch_id: str) -> None:
+        await self._call("DELETE", f"/batches/{batch_id}")
+
+    # ------------------------------------------------------------ plumbing
+
+    @staticmethod
+    def _batch(call: str, told: dict[str, Any]) -> RemoteBatch:
+        found = parse_batch(told)
+        if found is None:
+            raise ReplyLost(f"{call}: the reply is no batch")
+        return found
+
+    async def _listing(self, path: str, query: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
+        """Every item of a listing. Stops when a page repeats: an unknown `after` restarts at page 1 (trap 26)."""
+        seen: set[str] = set()
+        after: dict[str, str] = {}
+        for _ in range(LISTING_PAGES):
+            page: Page = parse_page(await self._call("GET", path, params={**query, "limit": str(PAGE_ITEMS), **after}))
+            for item in page.items:
+                yield item
+            if page.last_id is None or page.last_id in seen:
+                return
+            seen.add(page.last_id)
+            after = {"after": page.last_id}
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str] | None = None,
+        data: Any = None,  # noqa: ANN401 - bytes or an async iterator of bytes
+        headers: dict[str, str] | None = None,
+        total_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """One call; the JSON object of its reply, empty for 204. Raises a ProviderError for anything else."""
+        call = f"{method} {path}"
+        timeout = self._timeout(total_seconds or self.provider.request_timeout_seconds)
+        async with (
+            translated(call, self._base_url),
+            self._open(method, path, params=params, data=data, headers=headers, timeout=timeout) as response,
+        ):
+            body = await _bounded(response)
+        if response.status == 204:  # noqa: PLR2004
+            return {}
+        if response.status not in (200, 201):
+            raise refusal(call, response.status, response.headers, body)
+        told = parse_object(body)
+        if told is None:
+            raise ReplyLost(f"{call}: {response.status} with a body that is no JSON object")
+        return told
+
+    @contextlib.asynccontextmanager
+    async def _open(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:  # noqa: ANN401
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=32), headers={"Accept-Encoding": "identity"}
+            )
+        headers = {"Authorization": f"Bearer {self._key()}", **(options.pop("headers", None) or {})}
+        async with self._session.request(
+            method, self._base_url + path, headers=headers, allow_redirects=False, **options
+        ) as response:
+            yield response
+
+    def _key(self) -> str:
+        try:
+            return self.provider.api_key()
+        except ConfigError as error:
+            raise AccountBlocked(str(error)) from error
+
+    @staticmethod
+    def _timeout(total_seconds: float) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(total=total_seconds, sock_connect=CONNECT_SECONDS)
+
+
+def _envelope(name: str) -> tuple[bytes, bytes]:
+    """What stands before and after the lines in a multipart upload; both orders of parts are taken everywhere."""
+    fields = {"purpose": "batch", "expires_after[anchor]": "created_at", "expires_after[seconds]": FILE_LIFE_SECONDS}
+    parts = [f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
+    file = (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        "Content-Type: application/jsonl\r\n\r\n"
+    )
+    return ("".join(parts) + file).encode(), f"\r\n--{_BOUNDARY}--\r\n".encode()
+
+
+async def _framed(head: bytes, lines: AsyncIterator[bytes], tail: bytes) -> AsyncIterator[bytes]:
+    yield head
+    async for chunk in lines:
+        yield chunk
+    yield tail
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The whole reply, up to REPLY_BYTES. Raises ProviderError when it is longer."""
+    parts, held = [], 0
+    async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+        parts.append(chunk)
+        held += len(chunk)
+        if held > REPLY_BYTES:
+            raise ReplyLost(f"a reply of over {REPLY_BYTES} bytes", status=response.status)
+    return b"".join(parts)

@@ -1,0 +1,111 @@
+"""One place where the HTTP client's exceptions and the provider's refusals become ours."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from orchestrator.core.remote import parse_object
+from orchestrator.errors import (
+    AccountBlocked,
+    NotFound,
+    NotSent,
+    ProviderError,
+    Rejected,
+    ReplyLost,
+    Throttled,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+MESSAGE_CHARS = 500
+
+_LINE = re.compile(r"\bline\s*:?\s*#?(\d{1,9})\b", re.IGNORECASE)
+_NO_FILE_YET = re.compile(r"cannot find file|input file not found|file with id .* not found", re.IGNORECASE)
+_ACCOUNT_429 = re.compile(r"unverified|insufficient_quota|billing|spend|credit", re.IGNORECASE)
+_NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError)
+
+FORBIDDEN, NOT_FOUND, TOO_LARGE, TOO_MANY, UNAVAILABLE = 403, 404, 413, 429, 503
+
+
+@contextlib.asynccontextmanager
+async def translated(call: str, base_url: str) -> AsyncIterator[None]:
+    """Turn what the HTTP client raises into NotSent or ReplyLost, naming the call and the address."""
+    try:
+        yield
+    except _NOT_CONNECTED as error:
+        raise NotSent(f"{call}: cannot reach {base_url}: {_reason(error)}") from error
+    except TimeoutError as error:
+        raise ReplyLost(f"{call}: no reply from {base_url} in time") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise ReplyLost(f"{call}: connection to {base_url} broke: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "os_error", None) or error
+    return str(inner) or type(inner).__name__
+
+
+def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """The exception for a reply that is no success (doubleword-api 1.1, 2.1 and 5)."""
+    message = f"{call}: {status} {said(body)}"
+    wait = retry_after_seconds(headers, body)
+    if status == TOO_MANY:
+        blocked = _ACCOUNT_429.search(message)
+        return (
+            AccountBlocked(message, status=status)
+            if blocked
+            else Throttled(message, status=status, retry_after_seconds=wait)
+        )
+    if status >= 500 or status < 400 or status == 408:  # noqa: PLR2004 - a redirect or an odd success is no answer
+        return ReplyLost(message, status=status, retry_after_seconds=wait)
+    line = named_line(said(body))
+    if _NO_FILE_YET.search(message) or (status == NOT_FOUND and line is None):
+        return NotFound(message, status=status)
+    if status in (401, 402) or (status == FORBIDDEN and line is None):
+        return AccountBlocked(message, status=status)
+    return Rejected(message, status=status, line=line)
+
+
+def said(body: bytes) -> str:
+    """The readable part of an error body: plain text, a JSON error of either shape, or a stripped HTML page."""
+    told = parse_object(body)
+    if told is not None:
+        error = told.get("error")
+        inner = error if isinstance(error, dict) else {}
+        parts = [inner.get("code"), inner.get("message"), told.get("message"), error]
+        found = " ".join(part for part in parts if isinstance(part, str))
+        if found:
+            return found[:MESSAGE_CHARS]
+    text = re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace"))
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MESSAGE_CHARS]
+
+
+def named_line(message: str) -> int | None:
+    """The 1-based line a refusal names (F22)."""
+    found = _LINE.search(message)
+    return int(found.group(1)) or None if found else None
+
+
+def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float:
+    """The larger of the `Retry-After` header (seconds or a date) and the body's `retry_after_seconds`."""
+    told = parse_object(body) or {}
+    asked = told.get("retry_after_seconds")
+    from_body = float(asked) if isinstance(asked, int | float) and 0 <= asked < 1e6 else 0.0  # noqa: PLR2004
+    return max(from_body, _header_seconds(headers.get("Retry-After", "")))
+
+
+def _header_seconds(value: str) -> float:
+    if value.strip().isdigit():
+        return float(value.strip()[:7])
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

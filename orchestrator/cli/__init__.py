@@ -1,0 +1,76 @@
+"""The command line. Commands are imported when they are called, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orchestrator import __version__
+from orchestrator.errors import OrchestratorError
+
+COMMANDS = {
+    "run": "run",
+    "demo": "demo",
+    "enqueue": "enqueue",
+    "status": "status",
+    "results": "results",
+    "retry": "retry",
+    "config": "settings",
+    "migrate": "migrate",
+    "sandbox": "sandbox",
+}
+"""Command name → module of this package that holds it as `command`."""
+
+
+class Commands(click.Group):
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        found: click.Command = importlib.import_module(f"orchestrator.cli.{COMMANDS[name]}").command
+        return found
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Settings file (default: ./orchestrator.toml, then $ORCHESTRATOR_CONFIG, then built-in defaults).",
+)
+@click.version_option(__version__, prog_name="orchestrator")
+@click.pass_context
+def cli(context: click.Context, config_path: Path | None) -> None:
+    """Drop prompts into a table; get them answered through a batch API at batch prices."""
+    context.obj = config_path
+
+
+def main() -> None:
+    """Run the command line; errors a user can cause become one line on stderr and an exit code, never a traceback."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _said("interrupted", 1)
+    except click.ClickException as error:
+        code = _said(error.format_message(), 2 if isinstance(error, click.UsageError) else 1, error)
+    except OrchestratorError as error:
+        code = _said(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _said(message: str, code: int, error: Any = None) -> int:  # noqa: ANN401
+    context = getattr(error, "ctx", None)
+    hint = f" (see `{context.command_path} --help`)" if context is not None else ""
+    line = " ".join(message.split())
+    click.echo(f"orchestrator: {line}{hint}", err=True)
+    return code

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.opening import with_database
+from orchestrator.errors import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.config import Loaded
+    from orchestrator.store.database import Database
+
+BEHIND = 1
+
+
+@click.command("migrate")
+@click.option("--check", is_flag=True, help="Only tell whether the database is current; exit 1 if not.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def command(config_path: Path | None, *, check: bool, as_json: bool) -> int:
+    """Make the database, or bring it to the newest revision."""
+    from orchestrator.store.schema import migrate, newest_revision, require_current  # noqa: PLC0415
+
+    async def upgraded(database: Database, _loaded: Loaded) -> tuple[str | None, str]:
+        return await migrate(database)
+
+    async def looked(database: Database, _loaded: Loaded) -> None:
+        await require_current(database)
+
+    if not check:
+        before, after = with_database(config_path, upgraded, create=True)
+        _say(as_json, {"before": before, "after": after}, f"database is at revision {after}")
+        return 0
+    try:
+        with_database(config_path, looked)
+    except StoreError as error:
+        _say(as_json, {"current": False, "newest": newest_revision(), "reason": str(error)}, str(error))
+        return BEHIND
+    _say(as_json, {"current": True, "newest": newest_revision()}, f"database is current: {newest_revision()}")
+    return 0
+
+
+def _say(as_json: bool, facts: dict[str, object], line: str) -> None:  # noqa: FBT001
+    click.echo(json.dumps(facts) if as_json else line)

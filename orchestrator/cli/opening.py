@@ -1,0 +1,38 @@
+"""The database as commands open it: current schema required, closed in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from orchestrator.config import Loaded, load
+from orchestrator.store.database import Database
+from orchestrator.store.schema import make_private_file, migrate, require_current
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+
+def with_database(
+    config_path: Path | None, work: Callable[[Database, Loaded], Awaitable[T]], *, create: bool = False
+) -> T:
+    """Load the settings, open the database and run `work`; with `create`, make or upgrade the database first."""
+    return asyncio.run(_opened(load(config_path, os.environ), work, create=create))
+
+
+async def _opened(loaded: Loaded, work: Callable[[Database, Loaded], Awaitable[T]], *, create: bool) -> T:
+    database = Database(loaded.config.database.url)
+    try:
+        if create:
+            if database.path is not None:
+                make_private_file(database.path)
+            await migrate(database)
+        else:
+            await require_current(database)
+        return await work(database, loaded)
+    finally:
+        await database.close()

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAILED_PROMPTS = 3
+
+
+@click.command("run")
+@click.option("--until-idle", is_flag=True, help="Stop when every prompt has ended; exit 3 if some failed.")
+@click.pass_obj
+def command(config_path: Path | None, *, until_idle: bool) -> int:
+    """Run the daemon: answer what is queued, and go on until stopped.
+
+    Migrates the database if it is behind. SIGTERM or Ctrl-C finishes what is in hand; a second one stops at once.
+    Nothing is lost either way.
+    """
+    from orchestrator.config import load  # noqa: PLC0415
+    from orchestrator.daemon import run  # noqa: PLC0415
+    from orchestrator.telemetry import configure  # noqa: PLC0415
+
+    loaded = load(config_path, os.environ)
+    configure(loaded.config.log.level, loaded.config.log.format)
+    counts = asyncio.run(run(loaded, until_idle=until_idle))
+    return FAILED_PROMPTS if until_idle and counts["failed"] else 0

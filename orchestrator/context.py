@@ -1,0 +1,88 @@
+"""What every stage is given: settings, database, provider calls, clock and dice; and what a tick gives back."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.core.admission import Defaults, Rules
+from orchestrator.core.packing import Limits
+from orchestrator.core.retry import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.api.client import Client
+    from orchestrator.config import Config
+    from orchestrator.config.profiles import Provider
+    from orchestrator.store.database import Database
+    from orchestrator.store.providers import ProviderState
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One pass of a stage: how many rows it moved, and whether to run again at once."""
+
+    moved: int = 0
+    more: bool = False
+
+
+IDLE = Tick()
+
+
+def new_key() -> str:
+    """A batch's own name at the provider. Hex and hyphens only: listings treat `_` and `%` as wildcards."""
+    return f"orc-{secrets.token_hex(12)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`clock` gives Unix seconds, `dice` numbers in [0, 1)."""
+
+    config: Config
+    database: Database
+    clients: Mapping[str, Client]
+    owner: str
+    clock: Callable[[], float] = time.time
+    dice: Callable[[], float] = random.random
+    new_key: Callable[[], str] = new_key
+
+    def now_ms(self) -> int:
+        return int(self.clock() * 1000)
+
+    def in_ms(self, seconds: float) -> int:
+        """The time `seconds` from now."""
+        return self.now_ms() + int(seconds * 1000)
+
+    def next_poll_ms(self) -> int:
+        low, high = self.config.polling.min_seconds, self.config.polling.max_seconds
+        return self.in_ms(low + (high - low) * self.dice())
+
+    def provider(self, name: str) -> Provider | None:
+        return self.config.providers.get(name)
+
+    def retry_policy(self) -> Policy:
+        retry = self.config.retry
+        return Policy(retry.max_attempts, retry.max_returns, retry.base_seconds, retry.max_seconds)
+
+    def rules(self) -> dict[str, Rules]:
+        return {
+            name: Rules(p.endpoints, p.completion_windows, p.max_line_bytes, p.max_file_bytes, p.mix_models)
+            for name, p in self.config.providers.items()
+        }
+
+    def defaults(self) -> Defaults:
+        given = self.config.defaults
+        return Defaults(given.provider, given.model, given.endpoint, given.completion_window)
+
+    def file_limits(self, provider: Provider, learned: ProviderState | None) -> Limits:
+        """The tightest of our own limits, the profile's, and what the provider refused before (F35)."""
+        nbytes = [self.config.packing.max_bytes, provider.max_file_bytes]
+        lines = [self.config.packing.max_lines, provider.max_lines]
+        if learned is not None:
+            nbytes += [learned.max_file_bytes] if learned.max_file_bytes else []
+            lines += [learned.max_lines] if learned.max_lines else []
+        return Limits(min(nbytes), min(lines))

@@ -1,0 +1,75 @@
+"""What a look at a remote batch leads to. Counts are hints; only a definite end ends a batch (F30, F31, F36)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from orchestrator.core.remote import RemoteBatch, RemoteState
+
+if TYPE_CHECKING:
+    from orchestrator.core.model import Batch
+
+OUTPUT_ID_SECONDS = 600
+"""How long a finished batch that counts answers may go without naming their file (F4)."""
+
+
+class Step(Enum):
+    WAIT = auto()
+    COLLECT = auto()
+    END = auto()
+    REPLACE = auto()
+    CANCEL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Times in seconds; 0 means for ever."""
+
+    stuck_validating_seconds: float
+    overdue_seconds: float
+    partial_output: bool
+    deletable: bool
+
+
+def next_step(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int) -> Step:
+    """Judge one successful poll of a submitted batch."""
+    state = remote.state
+    if state.over:
+        return Step.WAIT if _output_still_unnamed(batch, remote, now_ms) else Step.END
+    if state is RemoteState.VALIDATING:
+        return Step.REPLACE if _stuck(batch, patience, now_ms) else Step.WAIT
+    if patience.partial_output and has_news(batch, remote):
+        return Step.COLLECT
+    if state is not RemoteState.CANCELLING and _overdue(remote, patience, now_ms):
+        return Step.CANCEL
+    return Step.WAIT
+
+
+def has_news(batch: Batch, remote: RemoteBatch) -> bool:
+    """Whether more lines can be read than were read so far; unknown counts mean perhaps (F38)."""
+    output = remote.output_file_id is not None and _more(remote.completed, batch.output_cursor)
+    return output or (remote.error_file_id is not None and _more(remote.failed, batch.error_cursor))
+
+
+def _more(count: int | None, cursor: int) -> bool:
+    return count is None or count > cursor
+
+
+def _output_still_unnamed(batch: Batch, remote: RemoteBatch, now_ms: int) -> bool:
+    if remote.output_file_id is not None or not remote.completed:
+        return False
+    return batch.ended_at_ms is None or now_ms - batch.ended_at_ms < OUTPUT_ID_SECONDS * 1000
+
+
+def _stuck(batch: Batch, patience: Patience, now_ms: int) -> bool:
+    waited_ms = now_ms - (batch.submitted_at_ms or now_ms)
+    limit = patience.stuck_validating_seconds
+    return patience.deletable and limit > 0 and waited_ms > limit * 1000
+
+
+def _overdue(remote: RemoteBatch, patience: Patience, now_ms: int) -> bool:
+    if remote.expires_at_ms is None or not patience.overdue_seconds:
+        return False
+    return now_ms > remote.expires_at_ms + patience.overdue_seconds * 1000

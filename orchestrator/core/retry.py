@@ -1,0 +1,81 @@
+"""What is done about an outcome: keep, resend or give up (product, section 3). Clock and dice are the caller's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from orchestrator.core.model import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FINAL = frozenset({Fault.INVALID, Fault.REFUSED})
+RETURNED = frozenset({Fault.EXPIRED, Fault.CANCELLED_REMOTELY, Fault.MISSING})
+
+
+class Verdict(Enum):
+    KEEP = auto()
+    RESEND = auto()
+    GIVE_UP = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`max_attempts` paid tries, `max_returns` lines that came back unanswered; delays in seconds."""
+
+    max_attempts: int
+    max_returns: int
+    base_seconds: float
+    max_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict and the prompt's new history; `delay_seconds` counts from now and is 0 unless it is resent."""
+
+    verdict: Verdict
+    attempts: int
+    returns: int
+    delay_seconds: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """`attempts` paid tries, `forgiven` of them before the last retry by hand; `returns` since then."""
+
+    attempts: int
+    returns: int
+    forgiven: int = 0
+
+
+def decide(fault: Fault | None, history: History, policy: Policy, dice: Callable[[], float]) -> Decision:
+    """Judge one outcome. `dice` gives a number in [0, 1).
+
+    An account's fault costs the prompt nothing (F34); a line that never came back costs a return, not an attempt
+    (F11, F18).
+    """
+    attempts, returns = history.attempts, history.returns
+    if fault is Fault.ACCOUNT:
+        return Decision(Verdict.RESEND, attempts, returns)
+    if fault is None:
+        return Decision(Verdict.KEEP, attempts + 1, returns)
+    if fault in FINAL:
+        return Decision(Verdict.GIVE_UP, attempts + 1, returns)
+    if fault in RETURNED:
+        earlier, most = returns, policy.max_returns + 1
+        returns += 1
+    else:
+        earlier, most = attempts - history.forgiven, policy.max_attempts
+        attempts += 1
+    if earlier + 1 >= most:
+        return Decision(Verdict.GIVE_UP, attempts, returns)
+    delay = backoff(earlier, policy.base_seconds, policy.max_seconds, dice)
+    return Decision(Verdict.RESEND, attempts, returns, delay)
+
+
+def backoff(earlier: int, base_seconds: float, max_seconds: float, dice: Callable[[], float]) -> float:
+    """Seconds to wait after `earlier` failures before this one: doubling, capped, then drawn from its upper half."""
+    ceiling = min(max_seconds, base_seconds * 2.0 ** min(earlier, 60))
+    return ceiling * (0.5 + dice() / 2)

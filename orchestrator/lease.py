@@ -1,0 +1,48 @@
+"""Working on a batch under a lease that is renewed for as long as the work takes, and given back after it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import StoreError
+from orchestrator.store.batches import claim_batch, release_lease, renew_lease
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy import ColumnElement
+
+    from orchestrator.context import Context
+    from orchestrator.core.model import Batch
+
+LEASE_SECONDS = 120.0
+
+
+@contextlib.asynccontextmanager
+async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Batch | None]:
+    """Claim the batch that has been due longest among `where`; None when none is due."""
+    claim = partial(
+        claim_batch, where=where, owner=context.owner, now_ms=context.now_ms(),
+        lease_until_ms=context.in_ms(LEASE_SECONDS),
+    )  # fmt: skip
+    batch = await context.database.write(claim)
+    if batch is None:
+        yield None
+        return
+    renewing = asyncio.create_task(_keep_renewing(context, batch))
+    try:
+        yield batch
+    finally:
+        renewing.cancel()
+        await context.database.write(partial(release_lease, batch=batch))
+
+
+async def _keep_renewing(context: Context, batch: Batch) -> None:
+    """A renewal that fails is no reason to stop: every write checks the fence for itself."""
+    while True:
+        await asyncio.sleep(LEASE_SECONDS / 4)
+        with contextlib.suppress(StoreError):
+            await context.database.write(partial(renew_lease, batch=batch, lease_until_ms=context.in_ms(LEASE_SECONDS)))

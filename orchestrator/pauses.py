@@ -1,0 +1,55 @@
+"""Pausing a provider whose account is refused, and trying it again with one batch at a time (F34)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from orchestrator.core.retry import backoff
+from orchestrator.store.providers import ProviderState, get_provider_state, update_provider
+from orchestrator.telemetry import record as tell
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from orchestrator.context import Context
+
+
+async def pause_provider(context: Context, name: str, reason: str, paused_by: Literal["call", "line"]) -> None:
+    """Stop submitting there, loudly; each pause in a row is longer."""
+    seconds = await context.database.write(
+        partial(_note_pause, context=context, name=name, reason=reason, paused_by=paused_by)
+    )
+    if seconds:
+        tell("provider.paused", provider=name, reason=reason, pause_seconds=round(seconds, 1))
+
+
+async def _note_pause(
+    connection: AsyncConnection, context: Context, name: str, reason: str, paused_by: str
+) -> float | None:
+    """The length of the pause in seconds, None when one runs already for reasons of the same kind."""
+    state, now_ms = await get_provider_state(connection, name), context.now_ms()
+    if paused_by == "line" and state.paused(now_ms) and state.pauses:
+        return None
+    seconds = _length(context, state.pauses)
+    await update_provider(
+        connection, name, pauses=state.pauses + 1, resume_at_ms=context.in_ms(seconds), pause_reason=reason,
+        paused_by=paused_by, paused_at_ms=now_ms,
+    )  # fmt: skip
+    return seconds
+
+
+async def begin_trial(context: Context, name: str) -> None:
+    """A paused provider's time has come: this one batch may try, the others wait for another pause."""
+    await context.database.write(partial(_note_trial, context=context, name=name))
+
+
+async def _note_trial(connection: AsyncConnection, context: Context, name: str) -> None:
+    state: ProviderState = await get_provider_state(connection, name)
+    if state.pauses:
+        await update_provider(connection, name, resume_at_ms=context.in_ms(_length(context, state.pauses - 1)))
+
+
+def _length(context: Context, earlier: int) -> float:
+    pacing = context.config.submission
+    return backoff(earlier, pacing.pause_seconds, pacing.pause_max_seconds, context.dice)

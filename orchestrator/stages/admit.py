@@ -1,0 +1,100 @@
+"""Admit: look at each new row once, find its lane and its size on the wire, fail what cannot be sent."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from orchestrator.context import Context, Tick
+from orchestrator.core.admission import Placed, place
+from orchestrator.core.lines import InvalidPrompt
+from orchestrator.core.model import Fault, Lane, Prompt
+from orchestrator.core.outcomes import Outcome
+from orchestrator.recording import refused
+from orchestrator.store.queue import (
+    PAGE_LINES,
+    Admitted,
+    admit_prompts,
+    delete_orphans,
+    find_or_make_lane,
+    list_unadmitted,
+    pages,
+    read_unadmitted,
+    wake_due,
+)
+from orchestrator.store.replies import get_members, record
+from orchestrator.telemetry import record as tell
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+LOOKS_PER_TICK = 20
+
+
+async def admit(context: Context) -> Tick:
+    """Wake prompts whose time has come, then admit new rows, page by page; one line tells of all of them."""
+    woken = await context.database.write(partial(wake_due, now_ms=context.now_ms()))
+    admitted, rejected, seen = 0, list[tuple[str, str]](), PAGE_LINES
+    for _ in range(LOOKS_PER_TICK):
+        waiting = await context.database.read(list_unadmitted)
+        for start, stop in pages(waiting):
+            span = (waiting[start].prompt_id, waiting[stop - 1].prompt_id)
+            done, bad = await context.database.write(partial(_admit_page, context=context, span=span))
+            admitted += done
+            rejected += bad
+        seen = len(waiting)
+        if seen < PAGE_LINES:
+            break
+    _tell(admitted, rejected)
+    return Tick(woken + admitted + len(rejected), more=PAGE_LINES in (woken, seen))
+
+
+async def _admit_page(
+    connection: AsyncConnection, context: Context, span: tuple[int, int]
+) -> tuple[int, list[tuple[str, str]]]:
+    """Judge the rows of this range in one transaction, so that no edit comes between look and verdict."""
+    await delete_orphans(connection, *span)
+    placed, bad = _judge(context, await read_unadmitted(connection, *span))
+    lane_ids = {lane: await find_or_make_lane(connection, lane) for lane in {one.lane for _, _, one in placed}}
+    now_ms = context.now_ms()
+    await admit_prompts(connection, [_admitted(prompt, due, one, lane_ids, now_ms) for prompt, due, one in placed])
+    await _fail(connection, context, bad)
+    return len(placed), [(prompt.custom_id, reason) for prompt, reason in bad]
+
+
+def _judge(
+    context: Context, rows: list[tuple[Prompt, int]]
+) -> tuple[list[tuple[Prompt, int, Placed]], list[tuple[Prompt, str]]]:
+    rules, defaults = context.rules(), context.defaults()
+    placed, bad = [], []
+    for prompt, due_at_ms in rows:
+        try:
+            placed.append((prompt, due_at_ms, place(prompt, rules, defaults)))
+        except InvalidPrompt as mistake:
+            bad.append((prompt, str(mistake)))
+    return placed, bad
+
+
+def _admitted(prompt: Prompt, due_at_ms: int, placed: Placed, lane_ids: dict[Lane, int], now_ms: int) -> Admitted:
+    return Admitted(prompt.id, lane_ids[placed.lane], placed.model, placed.line_bytes, due_at_ms > now_ms)
+
+
+async def _fail(connection: AsyncConnection, context: Context, bad: list[tuple[Prompt, str]]) -> None:
+    reasons = {prompt.id: reason for prompt, reason in bad}
+    members = await get_members(connection, list(reasons)) if reasons else []
+    entries = [
+        refused(
+            context, member, Outcome(Fault.INVALID, error_code="invalid", error_message=reasons[member.prompt_id]), None
+        )
+        for member in members
+    ]
+    await record(connection, entries, context.now_ms())
+
+
+def _tell(admitted: int, rejected: list[tuple[str, str]]) -> None:
+    if admitted:
+        tell("admit.admitted", prompts=admitted)
+    if rejected:
+        custom_id, reason = rejected[0]
+        tell("admit.rejected", prompts=len(rejected), example_custom_id=custom_id, example=reason)

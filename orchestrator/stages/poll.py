@@ -1,0 +1,154 @@
+"""Poll: look at each submitted batch every 30 to 60 s. A poll that fails changes nothing (F31)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orchestrator.context import IDLE, Context, Tick
+from orchestrator.core.model import Batch, BatchStatus
+from orchestrator.core.polling import Patience, Step, next_step
+from orchestrator.errors import NotFound, ProviderError, ReplyLost, Throttled
+from orchestrator.lease import held
+from orchestrator.store.batches import move_batch, statuses, update_batch
+from orchestrator.store.replies import count_members
+from orchestrator.store.tables import batch_states
+from orchestrator.telemetry import record as tell
+from orchestrator.telemetry import worth_telling
+
+if TYPE_CHECKING:
+    from orchestrator.api.client import Client
+    from orchestrator.core.remote import RemoteBatch
+
+ERRORS_KEPT = 1000
+UNKNOWN_PROVIDER_SECONDS = 600.0
+
+DUE = statuses(BatchStatus.SUBMITTED) & batch_states.c.collect_due.is_(False)
+
+
+async def poll(context: Context) -> Tick:
+    """Look at the batch whose poll is due longest."""
+    async with held(context, DUE) as batch:
+        if batch is None:
+            return IDLE
+        client = context.clients.get(batch.lane.provider)
+        if client is None:
+            await _postpone(context, batch, f"provider {batch.lane.provider} is not in the settings")
+            return Tick(1, more=True)
+        try:
+            remote = await client.get_batch(batch.remote_batch_id or "")
+        except ProviderError as error:
+            await _poll_failed(context, batch, error)
+        else:
+            await _polled(context, client, batch, remote)
+    return Tick(1, more=True)
+
+
+async def _polled(context: Context, client: Client, batch: Batch, remote: RemoteBatch) -> None:
+    settings = context.config
+    patience = Patience(
+        settings.submission.stuck_validating_seconds,
+        settings.polling.overdue_seconds,
+        client.provider.partial_output,
+        client.provider.deletable_batches,
+    )
+    step = next_step(batch, remote, patience, context.now_ms())
+    if (
+        step is Step.WAIT
+        and not remote.state.over
+        and not await context.database.read(partial(count_members, batch_id=batch.id))
+    ):
+        step = Step.END  # every line has its outcome: there is nothing to wait for
+    _tell_change(batch, remote)
+    seen = _seen(context, batch, remote)
+    await _take(context, client, batch, remote, step, seen)
+
+
+def _seen(context: Context, batch: Batch, remote: RemoteBatch) -> dict[str, Any]:
+    """What this poll learned, as columns. A file id once known is kept when a reply leaves it out (F4)."""
+    errors = [{"code": e.code, "message": e.message, "line": e.line} for e in remote.errors[:ERRORS_KEPT]]
+    return {
+        "remote_status": remote.status,
+        "remote_total": remote.total,
+        "remote_completed": remote.completed,
+        "remote_failed": remote.failed,
+        "remote_errors": msgspec.json.encode(errors).decode() if errors else None,
+        "remote_expires_at_ms": remote.expires_at_ms,
+        "output_file_id": remote.output_file_id or batch.output_file_id,
+        "error_file_id": remote.error_file_id or batch.error_file_id,
+        "polled_at_ms": context.now_ms(),
+        "ended_at_ms": batch.ended_at_ms or (context.now_ms() if remote.state.over else None),
+        "tries": 0,
+    }
+
+
+async def _take(
+    context: Context, client: Client, batch: Batch, remote: RemoteBatch, step: Step, seen: dict[str, Any]
+) -> None:
+    write = context.database.write
+    if step is Step.END:
+        seen["ended_at_ms"] = seen["ended_at_ms"] or context.now_ms()
+        values = {**seen, "collect_due": True, "next_try_at_ms": context.now_ms()}
+        await write(partial(move_batch, batch=batch, after=BatchStatus.ENDED, by="poll", **values))
+        _tell_end(batch, remote)
+    elif step is Step.COLLECT:
+        values = {**seen, "collect_due": True, "next_try_at_ms": context.now_ms()}
+        await write(partial(update_batch, batch=batch, **values))
+    elif step is Step.REPLACE:
+        values = {**seen, "empty_looks": 0, "next_try_at_ms": context.now_ms()}
+        await write(partial(move_batch, batch=batch, after=BatchStatus.REPLACING, by="poll", **values))
+        minutes = round((context.now_ms() - (batch.submitted_at_ms or 0)) / 60_000)
+        tell("poll.stuck", batch=batch.id, key=batch.key, minutes=minutes)
+    else:
+        await write(partial(update_batch, batch=batch, **seen, next_try_at_ms=context.next_poll_ms()))
+        if step is Step.CANCEL:
+            await _cancel(context, client, batch)
+
+
+async def _cancel(context: Context, client: Client, batch: Batch) -> None:
+    """The window is long over: stop it there; the next polls harvest what it answered (F12, F14)."""
+    tell("poll.overdue", batch=batch.id, key=batch.key, remote_batch_id=batch.remote_batch_id)
+    try:
+        await client.cancel_batch(batch.remote_batch_id or "")
+    except ProviderError as error:
+        await _poll_failed(context, batch, error)
+
+
+async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> None:
+    """Only the time of the next look changes; a 404 is held too, since it proves nothing (F32)."""
+    asked = error.retry_after_seconds if isinstance(error, Throttled | ReplyLost) else 0
+    tries = batch.tries + 1
+    next_ms = max(context.next_poll_ms(), context.in_ms(asked))
+    await context.database.write(
+        partial(
+            update_batch, batch=batch, tries=tries, next_try_at_ms=next_ms, last_error=str(error),
+            last_error_at_ms=context.now_ms(),
+        )
+    )  # fmt: skip
+    if worth_telling(tries):
+        hint = " (held: it may be another key's, or purged)" if isinstance(error, NotFound) else ""
+        tell("poll.failed", batch=batch.id, key=batch.key, reason=f"{error}{hint}", tries=tries)
+
+
+async def _postpone(context: Context, batch: Batch, reason: str) -> None:
+    next_ms = context.in_ms(UNKNOWN_PROVIDER_SECONDS)
+    await context.database.write(partial(update_batch, batch=batch, next_try_at_ms=next_ms, last_error=reason))
+    tell("poll.failed", batch=batch.id, key=batch.key, reason=reason, tries=1)
+
+
+def _tell_change(batch: Batch, remote: RemoteBatch) -> None:
+    before = (batch.remote_status, batch.remote_completed, batch.remote_failed)
+    if (remote.status, remote.completed, remote.failed) != before and not remote.state.over:
+        tell(
+            "poll.changed", batch=batch.id, key=batch.key, remote_status=remote.status, total=remote.total,
+            completed=remote.completed, failed=remote.failed, received=batch.lines_received,
+        )  # fmt: skip
+
+
+def _tell_end(batch: Batch, remote: RemoteBatch) -> None:
+    tell(
+        "poll.ended", batch=batch.id, key=batch.key, remote_status=remote.status, total=remote.total,
+        completed=remote.completed, failed=remote.failed,
+    )  # fmt: skip

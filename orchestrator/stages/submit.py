@@ -1,0 +1,309 @@
+"""Submit: upload a batch's file, create the batch, and find out what happened when a reply was lost.
+
+The intent is committed before each call and the fact after it, so that whatever kills us, the next claim of the batch
+knows what may already stand at the provider (F1, F2). Nothing that may have been heard is repeated before a look.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.context import IDLE, Context, Tick
+from orchestrator.core.model import Batch, BatchStatus
+from orchestrator.core.remote import RemoteBatch, RemoteState
+from orchestrator.core.retry import backoff
+from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError, Rejected, ReplyLost, Throttled
+from orchestrator.lease import held
+from orchestrator.pauses import begin_trial, pause_provider
+from orchestrator.refusals import refuse
+from orchestrator.store.batches import get_batch, move_batch, on_open_provider, statuses, update_batch
+from orchestrator.store.providers import clear_pause
+from orchestrator.store.queue import Line, delete_batched_orphans, list_lines, return_lines
+from orchestrator.telemetry import record as tell
+from orchestrator.upload import LinesChanged, Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from orchestrator.api.client import Client
+
+FILE_LOOKS = 2
+"""Empty listings after which a file counts as not stored. A second copy costs nothing but space (F2)."""
+FILE_TRIES = 5
+"""Times a batch is refused for a file that is not visible yet before the file is sent again (F3)."""
+CLOCK_SLACK_MS = 3600 * 1000
+UNDECIDED_SECONDS = 600.0
+
+UNSENT = statuses(
+    BatchStatus.SEALED, BatchStatus.UPLOADING, BatchStatus.UPLOADED, BatchStatus.CREATING, BatchStatus.REPLACING
+)
+
+
+async def submit(context: Context) -> Tick:
+    """Carry one batch as far towards the provider as it goes now."""
+    async with held(context, UNSENT & on_open_provider(context.now_ms())) as batch:
+        if batch is None:
+            return IDLE
+        client = context.clients.get(batch.lane.provider)
+        if client is None:
+            await _delay(context, batch, f"provider {batch.lane.provider} is not in the settings", UNDECIDED_SECONDS)
+            return Tick(1)
+        await begin_trial(context, batch.lane.provider)
+        current = batch
+        while await _step(context, client, current):
+            current = await context.database.read(partial(get_batch, batch_id=batch.id))
+    return Tick(1, more=True)
+
+
+async def _step(context: Context, client: Client, batch: Batch) -> bool:
+    """Take the step this batch's status asks for; True when the next one can follow at once."""
+    steps: dict[BatchStatus, Callable[[Context, Client, Batch], Awaitable[bool]]] = {
+        BatchStatus.SEALED: _upload,
+        BatchStatus.UPLOADING: _look_for_file,
+        BatchStatus.UPLOADED: _create,
+        BatchStatus.CREATING: _look_for_batch,
+        BatchStatus.REPLACING: _replace,
+    }
+    step = steps.get(batch.status)
+    return step is not None and await step(context, client, batch)
+
+
+# ---------------------------------------------------------------- upload
+
+
+async def _upload(context: Context, client: Client, batch: Batch) -> bool:
+    lines = await _lines_to_send(context, batch)
+    if not lines:
+        await _move(context, batch, BatchStatus.DISCARDED)
+        return False
+    nbytes = sum(line.nbytes for line in lines)
+    await _move(context, batch, BatchStatus.UPLOADING, lines=len(lines), nbytes=nbytes, empty_looks=0)
+    upload, started = Upload(context, batch, lines), context.clock()
+    try:
+        file = await client.upload(batch.file_name, nbytes, upload.chunks())
+    except ProviderError as error:
+        if isinstance(upload.failure, LinesChanged):
+            await _repack(context, batch, "lines changed under it")
+            return False
+        if upload.failure is not None:
+            raise upload.failure from error
+        return await _upload_failed(context, batch, error)
+    await _note_uploaded(context, batch, file.id)
+    seconds = round(context.clock() - started, 3)
+    tell("submit.uploaded", batch=batch.id, key=batch.key, file_id=file.id, bytes=nbytes, seconds=seconds)
+    return True
+
+
+async def _lines_to_send(context: Context, batch: Batch) -> list[Line]:
+    await context.database.write(partial(delete_batched_orphans, batch_id=batch.id))
+    return await context.database.read(partial(list_lines, batch_id=batch.id))
+
+
+async def _upload_failed(context: Context, batch: Batch, error: ProviderError) -> bool:
+    if isinstance(error, ReplyLost):
+        await _delay(context, batch, str(error), _pause(context, batch, error.retry_after_seconds))
+        return False
+    return await _certainly_refused(context, batch, BatchStatus.SEALED, error)
+
+
+async def _look_for_file(context: Context, client: Client, batch: Batch) -> bool:
+    """The reply to an upload is missing: find the file by our name, or send it again (F2)."""
+    try:
+        found = [f for f in await client.find_files(batch.file_name) if f.nbytes in (None, batch.nbytes)]
+    except NotFound:
+        found = []
+    except ProviderError as error:
+        return await _look_failed(context, batch, error)
+    if found:
+        tell("submit.adopted", batch=batch.id, key=batch.key, what="file", remote_id=found[0].id)
+        await _note_uploaded(context, batch, found[0].id)
+        return True
+    return await _looked_in_vain(context, batch, "file", FILE_LOOKS, BatchStatus.SEALED)
+
+
+async def _note_uploaded(context: Context, batch: Batch, file_id: str) -> None:
+    await _move(
+        context, batch, BatchStatus.UPLOADED,
+        input_file_id=file_id, uploaded_at_ms=context.now_ms(), tries=0, empty_looks=0, last_error=None,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- create
+
+
+async def _create(context: Context, client: Client, batch: Batch) -> bool:
+    await _move(context, batch, BatchStatus.CREATING, empty_looks=0)
+    started = context.clock()
+    try:
+        remote = await client.create_batch(
+            batch.input_file_id or "", batch.lane.endpoint, batch.lane.completion_window, batch.key
+        )
+    except ProviderError as error:
+        return await _create_failed(context, batch, error)
+    await _accept(context, batch, remote)
+    seconds = round(context.clock() - started, 3)
+    tell("submit.submitted", batch=batch.id, key=batch.key, remote_batch_id=remote.id, seconds=seconds)
+    return False
+
+
+async def _create_failed(context: Context, batch: Batch, error: ProviderError) -> bool:
+    if isinstance(error, ReplyLost):
+        pause = max(context.config.submission.adopt_interval_seconds, error.retry_after_seconds)
+        await _delay(context, batch, str(error), pause)
+        return False
+    if isinstance(error, NotFound) and batch.tries + 1 >= FILE_TRIES:
+        await _move(context, batch, BatchStatus.SEALED, key=context.new_key(), tries=0, input_file_id=None)
+        return True
+    return await _certainly_refused(context, batch, BatchStatus.UPLOADED, error)
+
+
+async def _look_for_batch(context: Context, client: Client, batch: Batch) -> bool:
+    """The reply to a creation is missing: adopt what the listing shows, or, after several looks, create again (F1)."""
+    if not client.provider.searchable_batches:
+        tell("submit.undecided", batch=batch.id, key=batch.key)
+        await _delay(context, batch, "creation got no reply and cannot be looked up", UNDECIDED_SECONDS)
+        return False
+    try:
+        found = await client.find_batches(batch.key, batch.created_at_ms - CLOCK_SLACK_MS)
+    except ProviderError as error:
+        return await _look_failed(context, batch, error)
+    ours = [remote for remote in found if remote.id not in batch.abandoned_remote_ids.split()]
+    if ours:
+        await _adopt(context, client, batch, ours)
+        return False
+    return await _looked_in_vain(context, batch, "batch", context.config.submission.adopt_checks, BatchStatus.UPLOADED)
+
+
+async def _adopt(context: Context, client: Client, batch: Batch, found: list[RemoteBatch]) -> None:
+    """Take the batch that is furthest on; a surplus one, which should not exist, is cancelled while it still runs."""
+    chosen, *surplus = sorted(found, key=lambda remote: (-(remote.completed or 0), remote.created_at_ms or 0))
+    for remote in surplus:
+        tell("submit.surplus_cancelled", batch=batch.id, key=batch.key, remote_batch_id=remote.id)
+        if not remote.state.over:
+            await client.cancel_batch(remote.id)
+    await _accept(context, batch, chosen)
+    tell("submit.adopted", batch=batch.id, key=batch.key, what="batch", remote_id=chosen.id)
+
+
+async def _accept(context: Context, batch: Batch, remote: RemoteBatch) -> None:
+    await _move(
+        context, batch, BatchStatus.SUBMITTED,
+        remote_batch_id=remote.id, remote_status=remote.status, output_file_id=remote.output_file_id,
+        error_file_id=remote.error_file_id, remote_total=remote.total, remote_expires_at_ms=remote.expires_at_ms,
+        submitted_at_ms=context.now_ms(), next_try_at_ms=context.next_poll_ms(), tries=0, empty_looks=0,
+        last_error=None,
+    )  # fmt: skip
+    await _resume(context, batch.lane.provider)
+
+
+async def _resume(context: Context, provider: str) -> None:
+    """A batch was taken: a pause that a refused call began is over; one begun by lines waits for an answered line."""
+    if await context.database.write(partial(clear_pause, name=provider, paused_by="call")):
+        tell("provider.resumed", provider=provider)
+
+
+# ---------------------------------------------------------------- replace
+
+
+async def _replace(context: Context, client: Client, batch: Batch) -> bool:
+    """Delete a batch that never left validating, then create it anew from the same file (trap 25)."""
+    remote_id = batch.remote_batch_id or ""
+    try:
+        remote = await client.get_batch(remote_id)
+        if remote.state is not RemoteState.VALIDATING:
+            await _move(context, batch, BatchStatus.SUBMITTED, tries=0, empty_looks=0)
+            return False
+        await client.delete_batch(remote_id)
+    except NotFound:
+        if batch.empty_looks + 1 < FILE_LOOKS:
+            return await _looked_in_vain(context, batch, "deleted batch", FILE_LOOKS, BatchStatus.REPLACING)
+    except ProviderError as error:
+        return await _look_failed(context, batch, error)
+    abandoned = f"{batch.abandoned_remote_ids} {remote_id}".strip()
+    await _move(
+        context, batch, BatchStatus.UPLOADED,
+        abandoned_remote_ids=abandoned, remote_batch_id=None, remote_status=None, tries=0, empty_looks=0,
+    )  # fmt: skip
+    tell("submit.replaced", batch=batch.id, key=batch.key, remote_batch_id=remote_id)
+    return True
+
+
+# ---------------------------------------------------------------- when a call fails
+
+
+async def _certainly_refused(context: Context, batch: Batch, back_to: BatchStatus, error: ProviderError) -> bool:
+    """The server did not act: step back from the intent, then wait, pause the provider or mend the batch."""
+    if isinstance(error, Rejected):
+        return await refuse(context, batch, error)
+    tries = batch.tries + 1
+    if isinstance(error, AccountBlocked):
+        await _move(context, batch, back_to, last_error=str(error), last_error_at_ms=context.now_ms())
+        await pause_provider(context, batch.lane.provider, str(error), "call")
+        return False
+    asked = error.retry_after_seconds if isinstance(error, Throttled) else 0
+    pause = _pause(context, batch, asked)
+    assert isinstance(error, NotSent | Throttled | NotFound)  # noqa: S101 - the tree in errors.py has no other leaf
+    await _move(
+        context, batch, back_to,
+        tries=tries, next_try_at_ms=context.in_ms(pause), last_error=str(error), last_error_at_ms=context.now_ms(),
+    )  # fmt: skip
+    _tell_delay(batch, str(error), tries, pause)
+    return False
+
+
+async def _look_failed(context: Context, batch: Batch, error: ProviderError) -> bool:
+    """A listing that fails proves nothing: look again later."""
+    asked = error.retry_after_seconds if isinstance(error, Throttled | ReplyLost) else 0
+    await _delay(context, batch, str(error), _pause(context, batch, asked))
+    return False
+
+
+async def _looked_in_vain(context: Context, batch: Batch, what: str, needed: int, back_to: BatchStatus) -> bool:
+    looks = batch.empty_looks + 1
+    if looks >= needed:
+        tell("submit.sent_again", batch=batch.id, key=batch.key, what=what, looks=looks)
+        await _move(context, batch, back_to, empty_looks=0)
+        return True
+    tell("submit.not_found_yet", batch=batch.id, key=batch.key, what=what, looks=looks, needed=needed)
+    pause = context.in_ms(context.config.submission.adopt_interval_seconds)
+    await context.database.write(partial(update_batch, batch=batch, empty_looks=looks, next_try_at_ms=pause))
+    return False
+
+
+def _pause(context: Context, batch: Batch, asked_seconds: float) -> float:
+    """Longer with each failure in a row, at least what the server asked for."""
+    retry = context.config.retry
+    return max(asked_seconds, backoff(batch.tries, retry.base_seconds, retry.max_seconds, context.dice))
+
+
+async def _delay(context: Context, batch: Batch, reason: str, pause_seconds: float) -> None:
+    tries = batch.tries + 1
+    await context.database.write(
+        partial(
+            update_batch, batch=batch, tries=tries, next_try_at_ms=context.in_ms(pause_seconds),
+            last_error=reason, last_error_at_ms=context.now_ms(),
+        )
+    )  # fmt: skip
+    _tell_delay(batch, reason, tries, pause_seconds)
+
+
+def _tell_delay(batch: Batch, reason: str, tries: int, pause_seconds: float) -> None:
+    pause = round(pause_seconds, 1)
+    tell("submit.delayed", batch=batch.id, key=batch.key, reason=reason, tries=tries, pause_seconds=pause)
+
+
+async def _move(context: Context, batch: Batch, after: BatchStatus, **values: Any) -> None:  # noqa: ANN401
+    await context.database.write(partial(move_batch, batch=batch, after=after, by="submit", **values))
+
+
+async def _repack(context: Context, batch: Batch, why: str) -> None:
+    async def dissolve(connection: AsyncConnection) -> int:
+        count = await return_lines(connection, batch.id, readmit=True)
+        await move_batch(connection, batch, BatchStatus.DISCARDED, "submit")
+        return count
+
+    lines = await context.database.write(dissolve)
+    tell("submit.repacked", batch=batch.id, key=batch.key, lines=lines, why=why)

@@ -1,0 +1,144 @@
+"""Connections and transactions. Every transaction runs shielded in its own task and contains no HTTP call.
+
+SQLite: WAL, `synchronous=FULL`, explicit `BEGIN IMMEDIATE` for writes, one writer connection, a few readers
+(measurements 5.4). A cancelled caller never leaves a transaction half done: the task finishes on its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import event, exc
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from orchestrator.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from sqlalchemy import Executable
+
+T = TypeVar("T")
+
+READERS = 4
+BUSY_TIMEOUT_MS = 30_000
+PRAGMAS = (
+    "page_size=8192",  # these two take effect in a new file only
+    "auto_vacuum=INCREMENTAL",
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    f"busy_timeout={BUSY_TIMEOUT_MS}",
+    "foreign_keys=ON",
+    "cache_size=-32768",
+    "temp_store=MEMORY",
+    "journal_size_limit=67108864",
+)
+
+
+class Database:
+    """One queue. `url` is the user's (`sqlite:///…`); closing waits for transactions under way."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self._writer = self._engine(writes=True)
+        self._reader = self._engine(writes=False)
+        self._write_lock = asyncio.Lock()
+        self._running: set[asyncio.Task[Any]] = set()
+
+    @property
+    def path(self) -> str | None:
+        """The SQLite file, None for another database or one in memory."""
+        named = self.url.database
+        return named if self.url.get_backend_name() == "sqlite" and named not in (None, "", ":memory:") else None
+
+    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` on one snapshot. Raises StoreUnavailable when the database cannot be read now."""
+        return await self._shielded(self._transact(self._reader, work))
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` in one transaction, committed when it returns and rolled back when it raises.
+
+        Raises StoreUnavailable when the database is busy, full or unreachable: nothing of `work` is stored then.
+        """
+        return await self._shielded(self._transact_alone(work))
+
+    async def close(self) -> None:
+        while self._running:
+            await asyncio.wait(self._running)
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def _shielded(self, work: Awaitable[T]) -> T:
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def _transact_alone(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async with self._write_lock:
+            return await self._transact(self._writer, work)
+
+    async def _transact(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        with translated(self.url.database):
+            async with engine.begin() as connection:
+                return await work(connection)
+
+    def _engine(self, *, writes: bool) -> AsyncEngine:
+        engine = create_async_engine(
+            self.url.set(drivername="sqlite+aiosqlite"), pool_size=1 if writes else READERS, max_overflow=0
+        )
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+        event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's connection
+    connection.isolation_level = None  # we send BEGIN ourselves
+    cursor = connection.cursor()
+    for pragma in PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+@contextlib.contextmanager
+def translated(where: str | None) -> Iterator[None]:
+    """The one place where the database driver's exceptions become ours."""
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        reason = str(getattr(error, "orig", None) or error)
+        raise StoreUnavailable(f"database {where}: {reason}: {_remedy(reason)}") from error
+
+
+def _remedy(reason: str) -> str:
+    if "full" in reason:
+        return "free some disk space; work goes on by itself"
+    if "locked" in reason or "busy" in reason:
+        return "another process holds a write transaction open; close it"
+    if "readonly" in reason or "unable to open" in reason:
+        return "check that the file and its folder exist and are writable for this user"
+    return "see the message; work goes on by itself when the database answers again"
+
+
+async def execute_many(connection: AsyncConnection, statement: Executable, rows: Sequence[dict[str, Any]]) -> int:
+    """Run one Core statement for many rows through the driver; the number of rows touched.
+
+    Measured 1.4 to 2.7 times faster than handing the dictionaries to Core (measurements, finding 6).
+    """
+    if not rows:
+        return 0
+    compiled = statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
+    names = compiled.positiontup
+    fixed = compiled.params
+    tuples = [tuple(row[name] if name in row else fixed[name] for name in names) for row in rows]
+    result = await connection.exec_driver_sql(str(compiled), tuples)
+    return int(result.rowcount)

@@ -1,0 +1,347 @@
+"""Prompts on their way in: admitting rows, choosing what goes into a batch, reading what is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    LargeBinary,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from orchestrator.core.model import Lane, Prompt
+from orchestrator.core.packing import Waiting
+from orchestrator.store.database import execute_many
+from orchestrator.store.tables import (
+    BATCHED,
+    READY,
+    UNADMITTED,
+    WAITING,
+    lanes,
+    prompt_states,
+    prompts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+PAGE_LINES = 1000
+PAGE_BYTES = 1 << 20
+
+
+class utf8(FunctionElement[bytes]):  # noqa: N801 - reads as the SQL function it is
+    """A user's text column as bytes: SQLite keeps whatever bytes were stored, UTF-8 or not."""
+
+    type = LargeBinary()
+    inherit_cache = True
+
+
+@compiles(utf8, "sqlite")
+def _utf8_sqlite(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
+    return f"CAST({compiler.process(element.clauses, **options)} AS BLOB)"
+
+
+@compiles(utf8, "postgresql")
+def _utf8_postgresql(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
+    return f"convert_to({compiler.process(element.clauses, **options)}, 'UTF8')"
+
+
+class readable_time(FunctionElement[bool]):  # noqa: N801
+    """Whether a user's time is empty or one the database understands; PostgreSQL takes no other."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(readable_time, "sqlite")
+def _readable_time_sqlite(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
+    column = compiler.process(element.clauses, **options)
+    return f"({column} IS NULL OR julianday({column}) IS NOT NULL)"
+
+
+@compiles(readable_time, "postgresql")
+def _readable_time_postgresql(_element: Any, _compiler: Any, **_options: Any) -> str:  # noqa: ANN401
+    return "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Key and size of one line, without its bytes."""
+
+    prompt_id: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    prompt_id: int
+    lane_id: int
+    model: str
+    line_bytes: int
+    waiting: bool
+
+
+_PROMPT_COLUMNS = (
+    prompts.c.id,
+    prompts.c.custom_id,
+    *(
+        utf8(prompts.c[name]).label(name)
+        for name in ("prompt", "system", "body", "model", "endpoint", "completion_window", "provider")
+    ),
+    readable_time(prompts.c.not_before),
+)
+
+
+def pages(lines: Sequence[Line]) -> list[tuple[int, int]]:
+    """Cut lines into runs of at most PAGE_LINES lines and, beyond a single line, PAGE_BYTES: (start, stop) indexes."""
+    found, start, nbytes = [], 0, 0
+    for index, line in enumerate(lines):
+        if index > start and (index - start >= PAGE_LINES or nbytes + line.nbytes > PAGE_BYTES):
+            found.append((start, index))
+            start, nbytes = index, 0
+        nbytes += line.nbytes
+    return [*found, (start, len(lines))] if lines else []
+
+
+# ---------------------------------------------------------------- admit
+
+
+async def wake_due(connection: AsyncConnection, now_ms: int) -> int:
+    """Prompts whose time has come become ready; how many."""
+    due = select(prompt_states.c.prompt_id).where(text(WAITING), prompt_states.c.due_at_ms <= now_ms).limit(PAGE_LINES)
+    woken = update(prompt_states).where(prompt_states.c.prompt_id.in_(due)).values(waiting=0)
+    return int((await connection.execute(woken)).rowcount)
+
+
+async def list_unadmitted(connection: AsyncConnection) -> list[Line]:
+    """The next rows nobody has looked at, with the size of what the user wrote."""
+    found = (
+        select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
+        .where(text(UNADMITTED))
+        .order_by(prompt_states.c.prompt_id)
+        .limit(PAGE_LINES)
+    )
+    return [Line(*row) for row in await connection.execute(found)]
+
+
+async def read_unadmitted(connection: AsyncConnection, first_id: int, last_id: int) -> list[tuple[Prompt, int]]:
+    """Rows of that range with the time (ms) they are due."""
+    found = (
+        select(*_PROMPT_COLUMNS, prompt_states.c.due_at_ms)
+        .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
+        .where(text(UNADMITTED), prompt_states.c.prompt_id.between(first_id, last_id))
+        .order_by(prompts.c.id)
+    )
+    return [(Prompt(*row[:-1]), row[-1]) for row in await connection.execute(found)]
+
+
+async def delete_orphans(connection: AsyncConnection, first_id: int, last_id: int) -> int:
+    """States whose row is gone without its trigger (`INSERT OR REPLACE`); how many. Batched ones are left alone."""
+    gone = delete(prompt_states).where(
+        text(UNADMITTED),
+        prompt_states.c.prompt_id.between(first_id, last_id),
+        ~exists().where(prompts.c.id == prompt_states.c.prompt_id),
+    )
+    return int((await connection.execute(gone)).rowcount)
+
+
+_ADMIT = (
+    update(prompt_states)
+    .where(text(UNADMITTED), prompt_states.c.prompt_id == bindparam("of"))
+    .values(
+        lane_id=bindparam("lane"), model=bindparam("named"), line_bytes=bindparam("size"), waiting=bindparam("later")
+    )
+)
+
+
+async def admit_prompts(connection: AsyncConnection, admitted: Sequence[Admitted]) -> None:
+    rows = [
+        {
+            "of": one.prompt_id,
+            "lane": one.lane_id,
+            "named": one.model,
+            "size": one.line_bytes,
+            "later": int(one.waiting),
+        }
+        for one in admitted
+    ]
+    await execute_many(connection, _ADMIT, rows)
+
+
+async def find_or_make_lane(connection: AsyncConnection, lane: Lane) -> int:
+    columns = {
+        "provider": lane.provider,
+        "endpoint": lane.endpoint,
+        "completion_window": lane.completion_window,
+        "model": lane.model,
+    }
+    same = [lanes.c[name] == value for name, value in columns.items()]
+    found = (await connection.execute(select(lanes.c.id).where(*same))).scalar_one_or_none()
+    if found is not None:
+        return int(found)
+    return int((await connection.execute(insert(lanes).values(**columns).returning(lanes.c.id))).scalar_one())
+
+
+# ---------------------------------------------------------------- pack
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyLane:
+    id: int
+    lane: Lane
+    waiting: Waiting
+
+
+async def list_ready_lanes(connection: AsyncConnection, count_to: int) -> list[ReadyLane]:
+    """Lanes in which something is ready, the one packed longest ago first; lines are counted up to `count_to`.
+
+    The cost grows with the number of lanes and with `count_to`, never with the length of the queue.
+    """
+    of_lane = and_(text(READY), prompt_states.c.lane_id == lanes.c.id)
+    head = (
+        select(prompt_states.c.line_bytes, prompt_states.c.due_at_ms)
+        .where(of_lane)
+        .order_by(prompt_states.c.priority.desc(), prompt_states.c.prompt_id)
+        .limit(count_to)
+        .correlate(lanes)
+        .subquery()
+    )
+
+    def summed(what: ColumnElement[Any]) -> ColumnElement[Any]:
+        return select(what).select_from(head).scalar_subquery()
+
+    found = (
+        select(
+            lanes,
+            summed(func.count()),
+            summed(func.sum(head.c.line_bytes)),
+            summed(func.min(head.c.due_at_ms)),
+        )
+        .where(exists().where(of_lane))
+        .order_by(lanes.c.packed_at_ms, lanes.c.id)
+    )
+    rows = (await connection.execute(found)).mappings()
+    return [_ready_lane(list(row.values())) for row in rows]
+
+
+def _ready_lane(row: list[Any]) -> ReadyLane:
+    lane_id, provider, endpoint, window, model, _packed_at, lines, nbytes, oldest = row
+    return ReadyLane(lane_id, Lane(provider, endpoint, window, model), Waiting(lines, nbytes or 0, oldest or 0))
+
+
+async def list_ready(connection: AsyncConnection, lane_id: int, count: int) -> list[Line]:
+    """The first ready lines of a lane: higher priority first, then older."""
+    found = (
+        select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
+        .where(text(READY), prompt_states.c.lane_id == lane_id)
+        .order_by(prompt_states.c.priority.desc(), prompt_states.c.prompt_id)
+        .limit(count)
+        .with_for_update(skip_locked=True)
+    )
+    return [Line(*row) for row in await connection.execute(found)]
+
+
+_TAKE = (
+    update(prompt_states)
+    .where(text(READY), prompt_states.c.prompt_id == bindparam("of"))
+    .values(status="batched", batch_id=bindparam("into"))
+)
+
+
+async def take_into_batch(connection: AsyncConnection, batch_id: int, lines: Sequence[Line]) -> int:
+    """Move ready prompts into a batch; how many were still there."""
+    return await execute_many(connection, _TAKE, [{"of": line.prompt_id, "into": batch_id} for line in lines])
+
+
+async def note_packed(connection: AsyncConnection, lane_id: int, now_ms: int) -> None:
+    await connection.execute(update(lanes).where(lanes.c.id == lane_id).values(packed_at_ms=now_ms))
+
+
+async def admit_again(connection: AsyncConnection, lane_id: int) -> int:
+    """Send up to PAGE_LINES ready prompts of a lane back to admission (its provider left the settings); how many."""
+    some = select(prompt_states.c.prompt_id).where(text(READY), prompt_states.c.lane_id == lane_id).limit(PAGE_LINES)
+    sent = update(prompt_states).where(prompt_states.c.prompt_id.in_(some)).values(lane_id=None)
+    return int((await connection.execute(sent)).rowcount)
+
+
+# ---------------------------------------------------------------- what a batch holds
+
+
+def _in_batch(batch_id: int | BindParameter[int]) -> tuple[ColumnElement[bool], ...]:
+    return (text(BATCHED), prompt_states.c.batch_id == batch_id)  # type: ignore[return-value]
+
+
+async def list_lines(connection: AsyncConnection, batch_id: int) -> list[Line]:
+    """Every line still in the batch, in the order of its file: by prompt id."""
+    found = (
+        select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
+        .where(*_in_batch(batch_id))
+        .order_by(prompt_states.c.prompt_id)
+    )
+    return [Line(*row) for row in await connection.execute(found)]
+
+
+async def read_batched(
+    connection: AsyncConnection, batch_id: int, first_id: int, last_id: int
+) -> list[tuple[Prompt, str]]:
+    """The rows of that range which are in the batch, with the model each was admitted with."""
+    found = (
+        select(*_PROMPT_COLUMNS, prompt_states.c.model)
+        .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
+        .where(*_in_batch(batch_id), prompt_states.c.prompt_id.between(first_id, last_id))
+        .order_by(prompts.c.id)
+    )
+    return [(Prompt(*row[:-1]), row[-1]) for row in await connection.execute(found)]
+
+
+async def list_batched_of_models(connection: AsyncConnection, batch_id: int, models: Sequence[str]) -> list[int]:
+    """Ids of the batch's prompts that ask for one of these models."""
+    found = select(prompt_states.c.prompt_id).where(*_in_batch(batch_id), prompt_states.c.model.in_(list(models)))
+    return [prompt_id for (prompt_id,) in await connection.execute(found.order_by(prompt_states.c.prompt_id))]
+
+
+async def models_in(connection: AsyncConnection, batch_id: int) -> list[str]:
+    found = select(prompt_states.c.model).where(*_in_batch(batch_id)).distinct()
+    return [model for (model,) in await connection.execute(found)]
+
+
+async def model_of(connection: AsyncConnection, prompt_id: int) -> str | None:
+    found = select(prompt_states.c.model).where(prompt_states.c.prompt_id == prompt_id)
+    return (await connection.execute(found)).scalar_one_or_none()
+
+
+async def move_lines(connection: AsyncConnection, batch_id: int, from_id: int, to_batch_id: int) -> int:
+    """Give the lines from prompt `from_id` on to another batch (a split); how many."""
+    later = update(prompt_states).where(*_in_batch(batch_id), prompt_states.c.prompt_id >= from_id)
+    return int((await connection.execute(later.values(batch_id=to_batch_id))).rowcount)
+
+
+async def return_lines(connection: AsyncConnection, batch_id: int, *, readmit: bool = False) -> int:
+    """Put every line of a batch back into the queue unharmed, ready at once; how many."""
+    values: dict[str, Any] = {"status": "queued", "batch_id": None, "waiting": 0}
+    if readmit:
+        values["lane_id"] = None
+    back = update(prompt_states).where(*_in_batch(batch_id)).values(**values)
+    return int((await connection.execute(back)).rowcount)
+
+
+async def delete_batched_orphans(connection: AsyncConnection, batch_id: int) -> int:
+    """States in this batch whose row was replaced under them (`INSERT OR REPLACE`); how many."""
+    gone = delete(prompt_states).where(*_in_batch(batch_id), ~exists().where(prompts.c.id == prompt_states.c.prompt_id))
+    return int((await connection.execute(gone)).rowcount)

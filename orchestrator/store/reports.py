@@ -1,0 +1,47 @@
+"""Read-only questions about the whole queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import exists, func, or_, select, text
+
+from orchestrator.core.model import PromptStatus
+from orchestrator.store.tables import ACTIVE, BATCHED, READY, UNADMITTED, WAITING, batch_states, prompt_states
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Counts that cost only what is still to do, never the length of the history."""
+
+    queued: int
+    batched: int
+    active_batches: int
+
+
+async def take_pulse(connection: AsyncConnection) -> Pulse:
+    async def count(condition: str) -> int:
+        counted = select(func.count()).select_from(prompt_states).where(text(condition))
+        return int((await connection.execute(counted)).scalar_one())
+
+    queued = await count(UNADMITTED) + await count(READY) + await count(WAITING)
+    active = select(func.count()).select_from(batch_states).where(text(ACTIVE))
+    return Pulse(queued, await count(BATCHED), int((await connection.execute(active)).scalar_one()))
+
+
+async def is_idle(connection: AsyncConnection) -> bool:
+    """Every prompt has ended and every batch is closed."""
+    open_prompts = [exists().select_from(prompt_states).where(text(c)) for c in (UNADMITTED, READY, WAITING, BATCHED)]
+    open_batches = exists().select_from(batch_states).where(text(ACTIVE))
+    return not (await connection.execute(select(or_(*open_prompts, open_batches)))).scalar_one()
+
+
+async def count_by_status(connection: AsyncConnection) -> dict[str, int]:
+    """Prompts by status, every status named; walks the whole narrow table."""
+    counted = select(prompt_states.c.status, func.count()).group_by(prompt_states.c.status)
+    found: dict[str, int] = {row[0]: row[1] for row in await connection.execute(counted)}
+    return {status.value: found.get(status.value, 0) for status in PromptStatus}

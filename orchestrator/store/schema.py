@@ -1,0 +1,108 @@
+"""Making and upgrading the database; the lock that keeps a second daemon off a SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from orchestrator.errors import SchemaMismatch, StoreInUse, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from orchestrator.store.database import Database
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(files("orchestrator.migrations")).replace("%", "%%"))
+    return config
+
+
+def newest_revision() -> str:
+    """The revision this program works with."""
+    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    if head is None:
+        raise SchemaMismatch("no migrations are installed: install the package again")
+    return head
+
+
+async def current_revision(database: Database) -> str | None:
+    """The revision the database stands at, None for an empty one."""
+    return await database.read(lambda connection: connection.run_sync(_current))
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+async def migrate(database: Database) -> tuple[str | None, str]:
+    """Bring the database to the newest revision; the revisions before and after.
+
+    Raises SchemaMismatch when the database was made by a newer version of this program.
+    """
+    before, newest = await current_revision(database), newest_revision()
+    if before != newest:
+        await check_known(before)
+        await database.write(lambda connection: connection.run_sync(_upgrade))
+    return before, newest
+
+
+async def check_known(revision: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaMismatch(f"the database is at revision {revision}, which this version does not know: upgrade it")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _alembic()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def require_current(database: Database) -> None:
+    """For commands that only read. Raises SchemaMismatch when the database is missing or behind."""
+    if database.path is not None and not await asyncio.to_thread(Path(database.path).exists):
+        raise StoreUnavailable(f"database {database.path} does not exist: run `orchestrator migrate` or `run` first")
+    before, newest = await current_revision(database), newest_revision()
+    await check_known(before)
+    if before != newest:
+        raise SchemaMismatch(f"database is at revision {before or 'none'}, not {newest}: run `orchestrator migrate`")
+
+
+def make_private_file(path: str) -> None:
+    """Create a new database file readable by its owner only; an existing one is left as it is."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreUnavailable(f"database {path}: {reason}: check the path in database.url") from error
+
+
+@contextlib.contextmanager
+def only_daemon(path: str | None) -> Iterator[None]:
+    """Hold the SQLite file for one daemon; the system lets go of it even after kill -9. No-op without a file.
+
+    Raises StoreInUse when another daemon holds it.
+    """
+    if path is None:
+        yield
+        return
+    with Path(f"{path}.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreInUse(f"another orchestrator works on {path}: stop it, or give this one its own") from error
+        yield

@@ -1,0 +1,211 @@
+"""The log: one vocabulary `<stage>.<fact>`, written in one place. Never a prompt, an answer or a key."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`level` of the line, what it means, the fields it carries and what to do about it (empty: nothing)."""
+
+    level: str
+    meaning: str
+    fields: str
+    todo: str = ""
+
+
+_BATCH = "batch, key"
+
+EVENTS: dict[str, Event] = {
+    "daemon.started": Event("info", "The daemon runs.", "version, database, owner, providers, released_leases"),
+    "daemon.config": Event("info", "The effective settings that differ from the defaults, once at start.", "settings"),
+    "daemon.migrated": Event("info", "The database was brought to the newest revision.", "before, after"),
+    "daemon.heartbeat": Event("info", "The queue's counts, at a steady interval.", "queued, batched, active_batches"),
+    "daemon.idle": Event("info", "Every prompt has ended; `--until-idle` stops here.", "done, failed, cancelled"),
+    "daemon.stopping": Event("info", "A signal asked for a stop; ticks in hand are finished.", "signal, grace_seconds"),
+    "daemon.stopped": Event("info", "The daemon has stopped; nothing is lost, the next start goes on.", "seconds"),
+    "loop.failed": Event(
+        "warning",
+        "A stage could not work and pauses, longer each time; folded while the reason stays the same.",
+        "stage, reason, failures, pause_seconds",
+        "Read the reason: it names the remedy. Work goes on by itself.",
+    ),
+    "loop.crashed": Event(
+        "error",
+        "A stage hit a bug; it goes on after a pause.",
+        "stage, reason, failures, pause_seconds, exception",
+        "Report it with this line. Prompts are safe: nothing was committed.",
+    ),
+    "loop.recovered": Event("info", "A stage that failed works again.", "stage, failures"),
+    "admit.admitted": Event("info", "Rows were checked and joined the queue.", "prompts"),
+    "admit.rejected": Event(
+        "warning",
+        "Rows ended as failed/invalid.",
+        "prompts, example_custom_id, example",
+        "See `orchestrator results --status failed`; correct the rows and `orchestrator retry` them.",
+    ),
+    "pack.sealed": Event(
+        "info", "A batch was packed.", f"{_BATCH}, provider, endpoint, window, model, lines, bytes, why"
+    ),
+    "submit.uploaded": Event("info", "The batch's file is at the provider.", f"{_BATCH}, file_id, bytes, seconds"),
+    "submit.submitted": Event("info", "The provider accepted the batch.", f"{_BATCH}, remote_batch_id, seconds"),
+    "submit.adopted": Event(
+        "info",
+        "After a lost reply or a crash the file or batch was found at the provider: nothing is sent twice.",
+        f"{_BATCH}, what, remote_id",
+    ),
+    "submit.surplus_cancelled": Event(
+        "error",
+        "The provider holds a second batch under our key; it was cancelled.",
+        f"{_BATCH}, remote_batch_id",
+        "Check the provider's bill for this batch; report it with these lines.",
+    ),
+    "submit.not_found_yet": Event(
+        "info",
+        "A call's reply was lost; the provider's listing does not show it (yet).",
+        f"{_BATCH}, what, looks, needed",
+    ),
+    "submit.sent_again": Event(
+        "warning", "Several listings over time show nothing: the call is made again.", f"{_BATCH}, what, looks"
+    ),
+    "submit.undecided": Event(
+        "error",
+        "A batch's creation got no reply and this provider's listing cannot show it: held, to not pay twice.",
+        _BATCH,
+        "Look at the provider's batch list for this key; if it is not there, set the provider's "
+        "searchable_batches to true for one start.",
+    ),
+    "submit.delayed": Event(
+        "warning", "A call failed and is tried again later.", f"{_BATCH}, reason, tries, pause_seconds"
+    ),
+    "submit.lines_refused": Event(
+        "warning",
+        "The provider refuses these lines; they failed, the rest of the batch is sent at once.",
+        f"{_BATCH}, lines, fault, reason",
+        "See the prompts' error_message; correct and retry them.",
+    ),
+    "submit.split": Event(
+        "warning", "The provider refused a file without naming a line: halved to find it.", f"{_BATCH}, lines, reason"
+    ),
+    "submit.limit_lowered": Event(
+        "warning",
+        "The provider takes smaller files than configured.",
+        f"{_BATCH}, provider, max_bytes, max_lines, reason",
+    ),
+    "submit.repacked": Event(
+        "info", "A batch was dissolved unsent; its lines are packed anew.", f"{_BATCH}, lines, why"
+    ),
+    "submit.replaced": Event(
+        "warning", "A batch that never left validating was deleted and is created anew.", f"{_BATCH}, remote_batch_id"
+    ),
+    "provider.paused": Event(
+        "error",
+        "The provider refuses the account: nothing is submitted; polling and collecting go on.",
+        "provider, reason, pause_seconds",
+        "Check key, credit and spending cap. It resumes by itself once the account works.",
+    ),
+    "provider.resumed": Event("info", "The provider's account works again.", "provider"),
+    "poll.changed": Event(
+        "info",
+        "The provider shows a new status or progress.",
+        f"{_BATCH}, remote_status, total, completed, failed, received",
+    ),
+    "poll.failed": Event(
+        "warning",
+        "A poll got no answer; the batch is left as it is. Logged at the 1st, 2nd, 4th, 8th … time in a row.",
+        f"{_BATCH}, reason, tries",
+        "If it lasts, check the network, the key and the provider's status page.",
+    ),
+    "poll.stuck": Event("warning", "A batch never leaves validating; it is replaced.", f"{_BATCH}, minutes"),
+    "poll.overdue": Event(
+        "warning", "A batch is long past its window; it is cancelled and its rest resent.", f"{_BATCH}, remote_batch_id"
+    ),
+    "poll.ended": Event(
+        "info", "The batch is over at the provider.", f"{_BATCH}, remote_status, total, completed, failed"
+    ),
+    "collect.received": Event(
+        "info",
+        "Lines were read and stored.",
+        f"{_BATCH}, file, lines, done, resent, failed, duplicates, strays, faults",
+    ),
+    "collect.unreadable": Event(
+        "warning",
+        "Lines that are no readable JSON; their bytes are kept in `attempts.raw`.",
+        f"{_BATCH}, lines",
+        "They are resent by themselves; if it repeats, show the bytes to the provider.",
+    ),
+    "collect.late_success": Event(
+        "info", "Answers arrived for prompts already given up on: kept.", f"{_BATCH}, prompts"
+    ),
+    "collect.failed": Event(
+        "warning",
+        "A download broke off; what arrived is stored, the rest is read later.",
+        f"{_BATCH}, file, reason, tries",
+        "If it lasts, check the network and the provider's status page.",
+    ),
+    "collect.skip_ignored": Event(
+        "warning",
+        "The provider ignores the resume parameter; lines already read are skipped here.",
+        f"{_BATCH}, file",
+        "Set the provider's resume_parameter to what it understands, or to empty.",
+    ),
+    "collect.file_gone": Event(
+        "error",
+        "A finished batch's file is gone at the provider; lines not yet read are resent.",
+        f"{_BATCH}, file",
+        "Check whether somebody deletes files there; shorten the time between daemon runs.",
+    ),
+    "settle.rereading": Event(
+        "info",
+        "Lines are missing at the batch's end: its files are read once more from the start.",
+        f"{_BATCH}, missing",
+    ),
+    "settle.missing": Event(
+        "warning", "Lines stand in neither file; they are resent or failed.", f"{_BATCH}, lines, fault, resent, failed"
+    ),
+    "settle.settled": Event(
+        "info",
+        "The batch is closed: received = done + failed + resent.",
+        f"{_BATCH}, remote_status, lines, done, failed, resent, duplicates, seconds",
+    ),
+}
+
+_logger: Any = structlog.get_logger("orchestrator")
+
+
+def record(event: str, **facts: object) -> None:
+    """Write one fact of EVENTS with its fields; a field that is None is left out."""
+    told = {name: value for name, value in facts.items() if value is not None}
+    getattr(_logger, EVENTS[event].level)(event, **told)
+
+
+def configure(level: str, form: str) -> None:
+    """Log to stderr: JSON lines, or readable text when `form` is `console` or, with `auto`, stderr is a terminal."""
+    readable = form == "console" or (form == "auto" and sys.stderr.isatty())
+    last: Processor = structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer()
+    shape: list[Processor] = [] if readable else [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *shape,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def worth_telling(count: int) -> bool:
+    """True for the 1st, 2nd, 4th, 8th … time: repeated trouble is folded."""
+    return count > 0 and count & (count - 1) == 0

@@ -1,0 +1,164 @@
+import json
+
+import aiohttp
+import pytest
+from conftest import jsonl, line
+
+
+async def test_an_upload_answers_201_with_the_bytes_received_and_an_expiry_of_thirty_days(client):
+    data = jsonl([line("a"), line("b")])
+    reply = await client.upload(data, filename="job.jsonl")
+    now = int(client.clock.now)
+    assert reply.status == 201
+    assert list(reply.json) == ["id", "object", "bytes", "created_at", "filename", "purpose", "expires_at"]
+    assert len(reply.json.pop("id")) == 36
+    assert reply.json | {"id": ""} == {
+        "id": "",
+        "object": "file",
+        "bytes": len(data),
+        "created_at": now,
+        "filename": "job.jsonl",
+        "purpose": "batch",
+        "expires_at": now + 30 * 86_400,
+    }
+
+
+async def test_multipart_fields_may_stand_in_either_order(client):
+    fields = (("purpose", "batch"), ("expires_after[seconds]", "3600"), ("expires_after[anchor]", "created_at"))
+    for file_first in (True, False):
+        reply = await client.upload([line("a")], fields=fields, file_first=file_first)
+        assert reply.json["expires_at"] == reply.json["created_at"] + 3600
+
+
+async def test_a_missing_purpose_is_reported_as_batch_and_its_case_is_kept(client):
+    assert (await client.upload([line("a")], fields=())).json["purpose"] == "batch"
+    assert (await client.upload([line("a")], fields=(("purpose", "BATCH"),))).json["purpose"] == "BATCH"
+
+
+async def test_an_unparsable_expiry_is_ignored(client):
+    reply = await client.upload([line("a")], fields=(("expires_after[seconds]", "soon"),))
+    assert reply.json["expires_at"] - reply.json["created_at"] == 30 * 86_400
+
+
+async def test_blank_lines_and_a_missing_last_newline_are_accepted(client):
+    reply = await client.upload(b"\n" + jsonl([line("a")]) + b"  \r\n" + jsonl([line("b")]).rstrip())
+    assert reply.status == 201
+    assert (await client.content(reply.json["id"])).custom_ids == ["a", "b"]
+
+
+async def test_duplicate_custom_ids_and_file_names_are_accepted(client):
+    first = await client.upload([line("a"), line("a")])
+    second = await client.upload([line("a")])
+    assert (first.status, second.status) == (201, 201)
+    assert first.json["id"] != second.json["id"]
+
+
+BAD = {
+    "no json": (b"{oops}\n", 400, "Invalid JSON on line 1: "),
+    "no custom_id": (jsonl([{"method": "POST", "url": "/", "body": {}}]), 400, "missing field `custom_id`"),
+    "mistyped": (jsonl([line(5)]), 400, "invalid type: int, expected a string"),
+    "bad utf-8": (b'{"custom_id":"\xff"}\n', 400, "File contains invalid UTF-8 on/near line 1 at byte offset 14: "),
+    "long id": (jsonl([line("x" * 65)]), 400, "Line 1: custom_id"),
+    "id of 64 characters and more bytes": (jsonl([line("é" * 33)]), 400, "Line 1: custom_id"),
+    "id not ascii": (jsonl([line("é")]), 400, "Line 1: custom_id"),
+    "id with newline": (jsonl([line("a\n")]), 400, "Line 1: custom_id"),
+    "method": (jsonl([line("a", method="GET")]), 400, "Line 1: Unsupported method 'GET'"),
+    "url": (jsonl([line("a", url="/v1/chat")]), 400, "Line 1: Unsupported url '/v1/chat'"),
+    "no model": (jsonl([line("a", body={})]), 400, "Line 1: Missing or invalid 'model'"),
+    "body no object": (jsonl([line("a", body=[])]), 400, "Line 1: Missing or invalid 'model'"),
+    "type of model": (jsonl([line("a", body={"model": "x-Embedding"})]), 400, "does not support endpoint"),
+    "model": (
+        jsonl([line("a", body={"model": "unknown-x"})]),
+        403,
+        "Line 1: Model 'unknown-x' has not been configured or is not available to user",
+    ),
+    "behaviour": (jsonl([line("a", "fial-once")]), 400, "Line 1: unknown behaviour 'fial'"),
+    "nothing": (b"\n\n", 400, "File contains no valid request templates"),
+}
+
+
+@pytest.mark.parametrize(("data", "status", "text"), BAD.values(), ids=BAD.keys())
+async def test_a_bad_line_refuses_the_whole_upload_in_plain_text(client, data, status, text):
+    reply = await client.upload(data)
+    assert reply.status == status
+    assert text in reply.text
+    assert reply.headers["Content-Type"].startswith("text/plain")
+    assert (await client.get("/files")).json["data"] == []
+
+
+async def test_line_numbers_do_not_count_blank_lines(client):
+    reply = await client.upload(jsonl([line("a")]) + b"\n\n" + jsonl([line("b", method="GET")]))
+    assert reply.text.startswith("Line 2: ")
+
+
+async def test_a_tab_an_empty_id_and_lower_case_post_are_legal(client):
+    assert (await client.upload([line("a\tb"), line(""), line("c", method="post")])).status == 201
+
+
+async def test_only_the_models_served_are_accepted(start):
+    client = await start(models=("good",))
+    assert (await client.upload([line("a", body={"model": "good"})])).status == 201
+    assert (await client.upload([line("a", body={"model": "other"})])).status == 403
+    assert [model["id"] for model in (await client.get("/models")).json["data"]] == ["good"]
+
+
+async def test_purpose_file_part_and_multipart_are_required(client):
+    bad = await client.upload([line("a")], fields=(("purpose", "fine-tune"),))
+    assert (bad.status, bad.text) == (400, "Invalid purpose 'fine-tune'. Only 'batch' is supported.")
+    form = aiohttp.FormData({"purpose": "batch"}, default_to_multipart=True)
+    assert (await client.post("/files", data=form)).text == "No file field found in multipart upload"
+    assert (await client.post("/files", data=b"{}")).text.startswith("Invalid multipart request: ")
+
+
+async def test_limits_on_lines_bytes_and_bodies_are_kept(start):
+    client = await start(max_file_lines=2, max_file_bytes=2000, max_body_bytes=500)
+    many = await client.upload([line(str(at)) for at in range(3)])
+    assert (many.status, many.text) == (400, "File contains 3 requests, which exceeds the maximum of 2")
+    wide = await client.upload([line("a", body={"model": "m", "input": "x" * 600})])
+    assert wide.status == 400
+    assert wide.text.startswith("Line 1: ")
+    big = await client.upload(jsonl([line("a")]) + b"\n" * 2000)
+    assert (big.status, big.text) == (413, "File exceeds the maximum allowed size of 2000 bytes")
+
+
+async def test_a_declared_length_over_the_limit_is_refused_before_the_lines_are_read(start):
+    client = await start(max_file_bytes=2000)
+    reply = await client.upload(b"{bad}\n" + b"\n" * 20_000)
+    assert reply.status == 413
+
+
+async def test_a_downloaded_input_file_has_sorted_keys_and_lacks_what_the_server_strips(client):
+    body = b'{"model":"m","b":1,"a":2,"a":3,"n":123456789012345678901234567890,"priority":1,"service_tier":"x"}'
+    data = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":%b,"extra":1}' % body
+    uploaded = (await client.upload(data)).json
+    reply = await client.content(uploaded["id"])
+    assert json.dumps(reply.lines[0]["body"]) == '{"a": 3, "b": 1, "model": "m", "n": 1.2345678901234568e+29}'
+    assert reply.headers["X-Incomplete"] == "false"
+    assert "X-Last-Line" not in reply.headers
+
+
+async def test_a_page_of_an_input_file_tells_whether_lines_follow(client):
+    uploaded = (await client.upload([line(str(at)) for at in range(5)])).json
+    page = await client.content(uploaded["id"], skip=1, limit=2)
+    assert page.custom_ids == ["1", "2"]
+    assert (page.headers["X-Incomplete"], page.headers["X-Last-Line"]) == ("true", "3")
+    last = await client.content(uploaded["id"], skip=3, limit=2)
+    assert (last.headers["X-Incomplete"], last.headers["X-Last-Line"]) == ("false", "5")
+
+
+async def test_a_cost_estimate_counts_tokens_by_model_in_decimal_strings(client):
+    other = line("b", body={"model": "other", "messages": []})
+    uploaded = (await client.upload([line("a"), other])).json
+    estimate = (await client.get(f"/files/{uploaded['id']}/cost-estimate")).json
+    assert estimate["file_id"] == uploaded["id"]
+    assert estimate["total_requests"] == 2
+    assert [entry["model"] for entry in estimate["models"]] == ["m", "other"]
+    assert float(estimate["total_estimated_cost"]) > 0
+    assert isinstance(estimate["total_estimated_cost"], str)
+
+
+async def test_a_file_of_many_long_lines_passes_through_as_a_stream(client):
+    data = jsonl([line(str(at), body={"model": "m", "input": "x" * 300_000}) for at in range(8)])
+    reply = await client.upload(data)
+    assert reply.json["bytes"] == len(data)
+    assert client.sandbox.ledger.files[0].lines == 8
