@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types contracts check coverage clean
+.PHONY: demo test docs lint types contracts check coverage clean
 
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
@@ -19,6 +19,9 @@ types: .venv/dev.stamp
 
 contracts: .venv/dev.stamp ## imports only fall downwards
 	$(BIN)/lint-imports
+
+docs: .venv/run.stamp ## rewrite the documents that are drawn from the code
+	$(BIN)/python docs/generate.py
 
 coverage: .venv/dev.stamp
 	$(BIN)/python -m coverage run -m pytest tests/core tests/store

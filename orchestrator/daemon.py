@@ -21,7 +21,7 @@ from orchestrator.stages import FLOW, collect, poll, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
 from orchestrator.store.providers import forget_limits
-from orchestrator.store.reports import count_by_status, is_idle, take_pulse
+from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
 from orchestrator.store.schema import make_private_file, migrate, only_daemon
 from orchestrator.telemetry import record
 
@@ -157,6 +157,9 @@ async def _prepare(context: Context, loaded: Loaded) -> None:
         record("daemon.migrated", before=before, after=after)
     released = await context.database.write(release_all_leases)
     await context.database.write(forget_limits)
+    for name in await context.database.read(list_busy_providers):
+        if name not in context.clients:
+            record("daemon.provider_missing", provider=name)
     changed = {s.key: s.value for s in effective(loaded) if s.origin != "default"}
     record(
         "daemon.started", version=__version__, database=context.database.url.render_as_string(), owner=context.owner,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import StoreError
-from orchestrator.store.batches import claim_batch, release_lease, renew_lease
+from orchestrator.store.batches import claim_batch, of_providers, release_lease, renew_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,9 +23,12 @@ LEASE_SECONDS = 120.0
 
 @contextlib.asynccontextmanager
 async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Batch | None]:
-    """Claim the batch that has been due longest among `where`; None when none is due."""
+    """Claim the batch that has been due longest among `where`; None when none is due.
+
+    Batches of a provider that left the settings wait until it is back.
+    """
     claim = partial(
-        claim_batch, where=where, owner=context.owner, now_ms=context.now_ms(),
+        claim_batch, where=where & of_providers(context.clients), owner=context.owner, now_ms=context.now_ms(),
         lease_until_ms=context.in_ms(LEASE_SECONDS),
     )  # fmt: skip
     batch = await context.database.write(claim)

@@ -29,6 +29,12 @@ EVENTS: dict[str, Event] = {
     "daemon.started": Event("info", "The daemon runs.", "version, database, owner, providers, released_leases"),
     "daemon.config": Event("info", "The effective settings that differ from the defaults, once at start.", "settings"),
     "daemon.migrated": Event("info", "The database was brought to the newest revision.", "before, after"),
+    "daemon.provider_missing": Event(
+        "error",
+        "Batches wait for a provider that left the settings.",
+        "provider",
+        "Put the [providers.NAME] table back, with its key: its batches go on from where they are.",
+    ),
     "daemon.heartbeat": Event("info", "The queue's counts, at a steady interval.", "queued, batched, active_batches"),
     "daemon.idle": Event("info", "Every prompt has ended; `--until-idle` stops here.", "done, failed, cancelled"),
     "daemon.stopping": Event("info", "A signal asked for a stop; ticks in hand are finished.", "signal, grace_seconds"),

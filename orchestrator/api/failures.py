@@ -28,6 +28,7 @@ MESSAGE_CHARS = 500
 
 _LINE = re.compile(r"\bline\s*:?\s*#?(\d{1,9})\b", re.IGNORECASE)
 _NO_FILE_YET = re.compile(r"cannot find file|input file not found|file with id .* not found", re.IGNORECASE)
+_NOT_FROM_THE_API = re.compile(rb"\s*<|.{0,40}failed to read multipart", re.IGNORECASE)
 _ACCOUNT_429 = re.compile(r"unverified|insufficient_quota|billing|spend|credit", re.IGNORECASE)
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError)
 
@@ -63,7 +64,7 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
             if blocked
             else Throttled(message, status=status, retry_after_seconds=wait)
         )
-    if status >= 500 or status < 400 or status == 408:  # noqa: PLR2004 - a redirect or an odd success is no answer
+    if status >= 500 or status < 400 or status == 408 or _is_no_verdict(status, body):  # noqa: PLR2004
         return ReplyLost(message, status=status, retry_after_seconds=wait)
     line = named_line(said(body))
     if _NO_FILE_YET.search(message) or (status == NOT_FOUND and line is None):
@@ -71,6 +72,11 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     if status in (401, 402) or (status == FORBIDDEN and line is None):
         return AccountBlocked(message, status=status)
     return Rejected(message, status=status, line=line)
+
+
+def _is_no_verdict(status: int, body: bytes) -> bool:
+    """A page of a proxy, or a body that broke on its way, says nothing about the request; a proxy's size limit does."""
+    return status not in (401, 402, FORBIDDEN, TOO_LARGE) and _NOT_FROM_THE_API.match(body) is not None
 
 
 def said(body: bytes) -> str:

@@ -248,21 +248,35 @@ def parse_reply(line: bytes | Overlong) -> Reply | Unreadable:
         return _unreadable(line.head, f"line of {line.nbytes} bytes is over collection.max_line_bytes")
     try:
         line.decode()
-        wire = _decode_line(line)
+        return _parse(line)
     except UnicodeDecodeError as error:
         return _unreadable(line, f"not UTF-8 at byte {error.start}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _parse_mended(line) or _unreadable(line, f"not JSON: {error}")
+
+
+def _parse(line: bytes) -> Reply | Unreadable:
+    try:
+        wire = _decode_line(line)
     except msgspec.ValidationError:
         return _parse_loosely(line)
-    except (msgspec.DecodeError, RecursionError) as error:
-        mended = mend_surrogates(line)
-        return _unreadable(line, f"not JSON: {error}") if mended == line else parse_reply(mended)
     response = wire.response
     return Reply(
         wire.custom_id,
-        response.status_code if response else None,
+        _status(response.status_code) if response else None,
         _present(response.body) if response else None,
         _present(wire.error),
     )
+
+
+def _parse_mended(line: bytes) -> Reply | None:
+    """A line that is JSON but for lone surrogates; None when it is worse, so that its bytes are kept as they came."""
+    mended = mend_surrogates(line)
+    try:
+        found = _parse(mended) if mended != line else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return found if isinstance(found, Reply) else None
 
 
 def mend_surrogates(json_text: bytes) -> bytes:

@@ -231,11 +231,11 @@ def _complaint(reply: Reply, body: object) -> _Complaint:
 
 
 def _read_error(told: object, status: int | None) -> _Complaint:
+    while isinstance(told, dict) and isinstance(inner := told.get("error"), dict):
+        told, status = inner, _status_of(inner) or status
     if not isinstance(told, dict):
         return _Complaint(status, None, _text(told))
     inner = told.get("error")
-    if isinstance(inner, dict):
-        return _read_error(inner, _status_of(inner) or status)
     if isinstance(inner, str):
         return _Complaint(status, _text(told.get("code")) or _text(told.get("type")), inner)
     reason = _reason(told.get("message"))

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.core.remote import RemoteBatch
 
 ERRORS_KEPT = 1000
-UNKNOWN_PROVIDER_SECONDS = 600.0
 
 DUE = statuses(BatchStatus.SUBMITTED) & batch_states.c.collect_due.is_(False)
 
@@ -33,20 +32,17 @@ async def poll(context: Context) -> Tick:
     async with held(context, DUE) as batch:
         if batch is None:
             return IDLE
-        client = context.clients.get(batch.lane.provider)
-        if client is None:
-            await _postpone(context, batch, f"provider {batch.lane.provider} is not in the settings")
-            return Tick(1, more=True)
+        client = context.clients[batch.lane.provider]
         try:
             remote = await client.get_batch(batch.remote_batch_id or "")
         except ProviderError as error:
             await _poll_failed(context, batch, error)
-        else:
-            await _polled(context, client, batch, remote)
-    return Tick(1, more=True)
+            return Tick(more=True)
+        step = await _polled(context, client, batch, remote)
+    return Tick(int(step is not Step.WAIT), more=True)
 
 
-async def _polled(context: Context, client: Client, batch: Batch, remote: RemoteBatch) -> None:
+async def _polled(context: Context, client: Client, batch: Batch, remote: RemoteBatch) -> Step:
     settings = context.config
     patience = Patience(
         settings.submission.stuck_validating_seconds,
@@ -64,6 +60,7 @@ async def _polled(context: Context, client: Client, batch: Batch, remote: Remote
     _tell_change(batch, remote)
     seen = _seen(context, batch, remote)
     await _take(context, client, batch, remote, step, seen)
+    return step
 
 
 def _seen(context: Context, batch: Batch, remote: RemoteBatch) -> dict[str, Any]:
@@ -130,12 +127,6 @@ async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> 
     if worth_telling(tries):
         hint = " (held: it may be another key's, or purged)" if isinstance(error, NotFound) else ""
         tell("poll.failed", batch=batch.id, key=batch.key, reason=f"{error}{hint}", tries=tries)
-
-
-async def _postpone(context: Context, batch: Batch, reason: str) -> None:
-    next_ms = context.in_ms(UNKNOWN_PROVIDER_SECONDS)
-    await context.database.write(partial(update_batch, batch=batch, next_try_at_ms=next_ms, last_error=reason))
-    tell("poll.failed", batch=batch.id, key=batch.key, reason=reason, tries=1)
 
 
 def _tell_change(batch: Batch, remote: RemoteBatch) -> None:

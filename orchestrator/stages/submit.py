@@ -47,10 +47,7 @@ async def submit(context: Context) -> Tick:
     async with held(context, UNSENT & on_open_provider(context.now_ms())) as batch:
         if batch is None:
             return IDLE
-        client = context.clients.get(batch.lane.provider)
-        if client is None:
-            await _delay(context, batch, f"provider {batch.lane.provider} is not in the settings", UNDECIDED_SECONDS)
-            return Tick(1)
+        client = context.clients[batch.lane.provider]
         await begin_trial(context, batch.lane.provider)
         current = batch
         while await _step(context, client, current):

@@ -17,6 +17,8 @@ from orchestrator.errors import LeaseLost
 from orchestrator.store.tables import ACTIVE, batch_states, lanes, provider_states
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import ColumnElement, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -92,6 +94,12 @@ def on_open_provider(now_ms: int) -> ColumnElement[bool]:
         .where(provider_states.c.resume_at_ms > now_ms)
     )
     return batch_states.c.lane_id.not_in(paused)
+
+
+def of_providers(names: Iterable[str]) -> ColumnElement[bool]:
+    """Batches of these providers: one that left the settings cannot be called."""
+    known = select(lanes.c.id).where(lanes.c.provider.in_(list(names)))
+    return batch_states.c.lane_id.in_(known)
 
 
 async def renew_lease(connection: AsyncConnection, batch: Batch, lease_until_ms: int) -> None:

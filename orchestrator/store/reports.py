@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import exists, func, or_, select, text
 
 from orchestrator.core.model import PromptStatus
-from orchestrator.store.tables import ACTIVE, BATCHED, READY, UNADMITTED, WAITING, batch_states, prompt_states
+from orchestrator.store.tables import ACTIVE, BATCHED, READY, UNADMITTED, WAITING, batch_states, lanes, prompt_states
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,6 +31,13 @@ async def take_pulse(connection: AsyncConnection) -> Pulse:
     queued = await count(UNADMITTED) + await count(READY) + await count(WAITING)
     active = select(func.count()).select_from(batch_states).where(text(ACTIVE))
     return Pulse(queued, await count(BATCHED), int((await connection.execute(active)).scalar_one()))
+
+
+async def list_busy_providers(connection: AsyncConnection) -> list[str]:
+    """Providers that batches which are not over belong to."""
+    busy = select(lanes.c.provider).join(batch_states, batch_states.c.lane_id == lanes.c.id)
+    found = busy.where(text(f"batch_states.{ACTIVE}")).distinct().order_by(lanes.c.provider)
+    return [name for (name,) in await connection.execute(found)]
 
 
 async def is_idle(connection: AsyncConnection) -> bool:

@@ -2,7 +2,7 @@ import json
 
 import aiohttp
 import pytest
-from conftest import jsonl, line
+from sandbox_client import jsonl, line
 
 
 async def test_an_upload_answers_201_with_the_bytes_received_and_an_expiry_of_thirty_days(client):
