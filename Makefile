@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs lint types contracts check coverage clean
+.PHONY: demo test docs package benchmark lint types contracts check coverage clean
 
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
@@ -26,6 +26,16 @@ docs: .venv/run.stamp ## rewrite the documents that are drawn from the code
 coverage: .venv/dev.stamp
 	$(BIN)/python -m coverage run -m pytest tests/core tests/store
 	$(BIN)/python -m coverage report --include='orchestrator/core/*' --fail-under=100
+
+package: .venv/pyvenv.cfg ## build the wheel and run its demo from an empty environment outside the clone
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder/venv" \
+		&& "$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl \
+		&& cd "$$folder" && venv/bin/orchestrator migrate && venv/bin/orchestrator demo
+
+benchmark: .venv/run.stamp ## the whole loop, with its floor
+	$(BIN)/python benchmarks/whole_loop.py
 
 check: test lint types contracts demo ## what the gate runs
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import __version__
 from orchestrator.api.client import Client
 from orchestrator.config import Config, Loaded, effective
-from orchestrator.context import Context
+from orchestrator.context import Context, Tick
 from orchestrator.errors import StoreError
 from orchestrator.loop import Bell, run_loop
 from orchestrator.stages import FLOW, collect, poll, submit
@@ -26,7 +26,7 @@ from orchestrator.store.schema import make_private_file, migrate, only_daemon
 from orchestrator.telemetry import record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
 INTERVAL_SECONDS = 1.0
 IDLE_CHECK_SECONDS = 0.5
@@ -69,23 +69,25 @@ class Daemon:
             await _end([*loops, *watches])
 
     async def _until_stopped(self, loops: list[asyncio.Task[None]]) -> None:
-        stopping = self.bell.sleeper()
+        stopping = self.bell.sleeper("daemon")
         while not self.bell.stopping:
             await stopping.wait()
             stopping.clear()
         await asyncio.wait(loops, timeout=self.context.config.shutdown.grace_seconds)
 
     def _loops(self) -> list[tuple[str, Any]]:
-        config, context = self.context.config, self.context
+        config = self.context.config
         many = {submit: config.submission.concurrency, collect: config.collection.concurrency, poll: POLLERS}
+        following = dict(zip(FLOW, [*FLOW[1:], FLOW[0]], strict=True))
         return [
-            (
-                stage.__name__,
-                run_loop(stage.__name__, partial(stage, context), self.bell, INTERVAL_SECONDS, context.dice),
-            )
+            (stage.__name__, self._loop(stage, wakes=following[stage].__name__))
             for stage in FLOW
             for _ in range(many.get(stage, 1))
         ]
+
+    def _loop(self, stage: Callable[[Context], Awaitable[Tick]], *, wakes: str) -> Coroutine[Any, Any, None]:
+        tick, dice = partial(stage, self.context), self.context.dice
+        return run_loop(stage.__name__, tick, self.bell, INTERVAL_SECONDS, dice, wakes=wakes)
 
     async def _beat(self) -> None:
         while True:

@@ -19,23 +19,25 @@ STORE_PAUSE_MAX_SECONDS = 15.0
 
 
 class Bell:
-    """Wakes every loop at once: after a commit that gives another stage work, or to stop."""
+    """Wakes the loops of one stage after a commit that gives it work, or all of them to stop."""
 
     def __init__(self) -> None:
-        self._sleepers: set[asyncio.Event] = set()
+        self._sleepers: dict[str, list[asyncio.Event]] = {}
         self.stopping = False
 
-    def ring(self) -> None:
-        for sleeper in self._sleepers:
+    def ring(self, name: str) -> None:
+        for sleeper in self._sleepers.get(name, ()):
             sleeper.set()
 
     def stop(self) -> None:
         self.stopping = True
-        self.ring()
+        for name in self._sleepers:
+            self.ring(name)
 
-    def sleeper(self) -> asyncio.Event:
+    def sleeper(self, name: str) -> asyncio.Event:
+        """An event that is set whenever `name` is rung."""
         event = asyncio.Event()
-        self._sleepers.add(event)
+        self._sleepers.setdefault(name, []).append(event)
         return event
 
 
@@ -46,10 +48,10 @@ async def run_loop(
     interval_seconds: float,
     dice: Callable[[], float],
     *,
-    wakes: bool = True,
+    wakes: str | None = None,
 ) -> None:
     """Tick until the bell says stop. A tick in hand is always finished; failures lengthen the pause up to a cap."""
-    woken = bell.sleeper()
+    woken = bell.sleeper(name)
     failures = 0
     while not bell.stopping:
         woken.clear()
@@ -63,7 +65,7 @@ async def run_loop(
             record("loop.recovered", stage=name, failures=failures)
             failures = 0
         if done.moved and wakes:
-            bell.ring()
+            bell.ring(wakes)
         await _rest(bell, woken, 0 if done.more else interval_seconds * (0.9 + dice() / 5))
 
 

@@ -15,21 +15,26 @@ if TYPE_CHECKING:
     from orchestrator.context import Context
 
 
-async def pause_provider(context: Context, name: str, reason: str, paused_by: Literal["call", "line"]) -> None:
-    """Stop submitting there, loudly; each pause in a row is longer."""
+async def pause_provider(
+    context: Context, name: str, reason: str, paused_by: Literal["call", "line"], sent_at_ms: int | None = None
+) -> None:
+    """Stop submitting there, loudly; each pause in a row is longer.
+
+    `sent_at_ms` is when the batch was sent whose lines were refused: one sent before the pause brings no news.
+    """
     seconds = await context.database.write(
-        partial(_note_pause, context=context, name=name, reason=reason, paused_by=paused_by)
+        partial(_note_pause, context=context, name=name, reason=reason, paused_by=paused_by, sent_at_ms=sent_at_ms)
     )
     if seconds:
         tell("provider.paused", provider=name, reason=reason, pause_seconds=round(seconds, 1))
 
 
 async def _note_pause(
-    connection: AsyncConnection, context: Context, name: str, reason: str, paused_by: str
+    connection: AsyncConnection, context: Context, name: str, reason: str, paused_by: str, sent_at_ms: int | None
 ) -> float | None:
-    """The length of the pause in seconds, None when one runs already for reasons of the same kind."""
+    """The length of the pause in seconds, None when this refusal was known when the last one began."""
     state, now_ms = await get_provider_state(connection, name), context.now_ms()
-    if paused_by == "line" and state.paused(now_ms) and state.pauses:
+    if sent_at_ms is not None and state.pauses and sent_at_ms <= (state.paused_at_ms or 0):
         return None
     seconds = _length(context, state.pauses)
     await update_provider(
@@ -47,7 +52,9 @@ async def begin_trial(context: Context, name: str) -> None:
 async def _note_trial(connection: AsyncConnection, context: Context, name: str) -> None:
     state: ProviderState = await get_provider_state(connection, name)
     if state.pauses:
-        await update_provider(connection, name, resume_at_ms=context.in_ms(_length(context, state.pauses - 1)))
+        by_line = state.paused_by == "line"  # the verdict comes with its lines: no second trial soon before it
+        wait = context.config.submission.pause_max_seconds if by_line else _length(context, state.pauses - 1)
+        await update_provider(connection, name, resume_at_ms=context.in_ms(wait))
 
 
 def _length(context: Context, earlier: int) -> float:

@@ -71,7 +71,7 @@ EVENTS: dict[str, Event] = {
     ),
     "submit.surplus_cancelled": Event(
         "error",
-        "The provider holds a second batch under our key; it was cancelled.",
+        "The provider holds a second batch under our key; it is cancelled if it still runs.",
         f"{_BATCH}, remote_batch_id",
         "Check the provider's bill for this batch; report it with these lines.",
     ),
@@ -177,6 +177,12 @@ EVENTS: dict[str, Event] = {
     ),
     "settle.missing": Event(
         "warning", "Lines stand in neither file; they are resent or failed.", f"{_BATCH}, lines, fault, resent, failed"
+    ),
+    "settle.held": Event(
+        "warning",
+        "The provider's quota of waiting tokens is full: the lines are back in the queue, smaller files follow later.",
+        f"{_BATCH}, lines, pause_seconds",
+        "Nothing; to lessen it, set the provider's max_active_batches_per_lane lower.",
     ),
     "settle.settled": Event(
         "info",

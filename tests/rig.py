@@ -8,6 +8,7 @@ from collections import Counter
 
 import msgspec
 import structlog
+from proxy import proxied
 
 from orchestrator.api.client import Client
 from orchestrator.config import Config, Defaults
@@ -41,10 +42,11 @@ def chat_body(text, model=MODEL, system=None):
 
 
 class Rig:
-    def __init__(self, path, clock, sandbox, context, events):
+    def __init__(self, path, clock, sandbox, proxy, context, events):
         self.path = path
         self.clock = clock
         self.sandbox = sandbox
+        self.proxy = proxy
         self.context = context
         self.events = events
 
@@ -205,9 +207,10 @@ class Rig:
         return expected_answer(chat_body(row["prompt"], model, row["system"]))
 
 
-def settings(url, path, provider=None, other=None, **tables):
+def settings(url, path, provider=None, other=None, profile="doubleword", **tables):
     """The settings of a rig. `provider` changes the profile, `other` adds a second provider at its own address."""
-    doubleword = msgspec.structs.replace(BUILT_IN["doubleword"], base_url=url, **(provider or {}))
+    changes = {"name": "doubleword", "api_key_env": "DOUBLEWORD_API_KEY", "base_url": url, **(provider or {})}
+    doubleword = msgspec.structs.replace(BUILT_IN[profile], **changes)
     providers = {"doubleword": doubleword}
     if other is not None:
         providers["other"] = msgspec.structs.replace(doubleword, name="other", **other)
@@ -221,7 +224,7 @@ def settings(url, path, provider=None, other=None, **tables):
 
 
 @contextlib.asynccontextmanager
-async def open_rig(path, clock, *, sandbox=None, owner="rig", dice=lambda: 0.5, **tables):
+async def open_rig(path, clock, *, sandbox=None, owner="rig", dice=lambda: 0.5, through_proxy=False, **tables):
     options = {
         "clock": clock,
         "seed": 7,
@@ -232,7 +235,8 @@ async def open_rig(path, clock, *, sandbox=None, owner="rig", dice=lambda: 0.5, 
     }
     async with contextlib.AsyncExitStack() as stack:
         served = await stack.enter_async_context(serve(Options(**options)))
-        config = settings(served.url, path, **tables)
+        proxy = await stack.enter_async_context(proxied(served.url))
+        config = settings(proxy.url if through_proxy else served.url, path, **tables)
         database = Database(config.database.url)
         stack.push_async_callback(database.close)
         clients = {name: Client(provider) for name, provider in config.providers.items()}
@@ -240,7 +244,7 @@ async def open_rig(path, clock, *, sandbox=None, owner="rig", dice=lambda: 0.5, 
             stack.push_async_callback(client.close)
         context = Context(config, database, clients, owner, clock, dice)
         events = stack.enter_context(structlog.testing.capture_logs())
-        yield Rig(path, clock, served, context, events)
+        yield Rig(path, clock, served, proxy, context, events)
 
 
 __all__ = ["FLOW", "Clock", "Rig", "admit", "chat_body", "collect", "open_rig", "pack", "poll", "settle", "submit"]

@@ -91,6 +91,9 @@ lanes = Table(
     Column("completion_window", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("packed_at_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("held_until_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("holds", Integer, nullable=False, server_default=text("0")),
+    Column("max_bytes", BigInteger),
     UniqueConstraint("provider", "endpoint", "completion_window", "model"),
 )
 

@@ -237,13 +237,18 @@ def _read_error(told: object, status: int | None) -> _Complaint:
         return _Complaint(status, None, _text(told))
     inner = told.get("error")
     if isinstance(inner, str):
-        return _Complaint(status, _text(told.get("code")) or _text(told.get("type")), inner)
+        return _Complaint(_status_of(told) or status, _word(told), inner)
     reason = _reason(told.get("message"))
     if reason is not None:
         return _read_reason(reason, status)
-    code = told.get("code") if told.get("code") is not None else told.get("type")
     finish = None if "choices" not in told else _finish_reason(told)
-    return _Complaint(_status_of(told) or status, finish or _text(code), _text(told.get("message")))
+    return _Complaint(_status_of(told) or status, finish or _word(told), _text(told.get("message")))
+
+
+def _word(told: dict[str, Any]) -> str | None:
+    """The code, or the type where the code is none or only repeats the status as a number."""
+    code, type_ = told.get("code"), told.get("type")
+    return _text(type_ if code is None or (isinstance(code, int) and type_) else code)
 
 
 def _status_of(told: dict[str, Any]) -> int | None:
@@ -274,12 +279,13 @@ def _read_reason(reason: dict[str, Any], status: int | None) -> _Complaint:
 def _fault(complaint: _Complaint) -> Fault:
     words = f"{complaint.code or ''} {complaint.message or ''}".lower()
     status = complaint.status
-    if status in (None, 400, 402, 403, 429) and any(word in words for word in _ACCOUNT_WORDS):
+    says_nothing = status is None or status < 300  # noqa: PLR2004
+    if (says_nothing or status in (400, 402, 403, 429)) and any(word in words for word in _ACCOUNT_WORDS):
         return Fault.ACCOUNT
     code = (complaint.code or "").lower()
     if any(word in code for word in _REFUSED_CODES):
         return Fault.REFUSED
-    if complaint.code in _FAULT_OF_CODE and (status is None or status < 300):  # noqa: PLR2004
+    if complaint.code in _FAULT_OF_CODE and says_nothing:
         return _FAULT_OF_CODE[complaint.code]
     if code in ("batch_expired", "batch_cancelled"):
         return _FAULT_OF_CODE[code]

@@ -31,7 +31,10 @@ NO_TOKENS = (0, 0)
 
 
 def shown(call: Call, batch: Batch, *, listed: bool) -> dict[str, Any]:
-    body = call.dialect.batch_object(batch, call.now, listed=listed)
+    """The batch as the client sees it; listed is False in the reply to a create alone, which lacks the context."""
+    body = call.dialect.batch_object(batch, call.now)
+    if listed and call.dialect.batch_context:
+        body["metadata"] = body["metadata"] | call.dialect.batch_context
     wait = batch.trait("null-output-id", "seconds")
     if wait is not None and call.now < batch.idle_at + wait:
         body["output_file_id"] = None
@@ -59,9 +62,9 @@ async def list_batches(call: Call) -> web.Response:
     query = call.request.query
     after = call.provider.batches.get(query.get("after", ""))
     if query.get("active_first") == "true":
-        return reply(envelope_of(call, *active_page(call, wanted, after)))
+        return reply(envelope_of(call, active_page(call, wanted, after)))
     limit = page_limit(query, call.dialect.page_limits)
-    return reply(envelope_of(call, *page(wanted, after, limit, descending=True)))
+    return reply(envelope_of(call, page(wanted, after, limit, descending=True)))
 
 
 def active_page(call: Call, wanted: list[Batch], after: Batch | None) -> tuple[list[Batch], bool]:
@@ -73,7 +76,8 @@ def active_page(call: Call, wanted: list[Batch], after: Batch | None) -> tuple[l
     return newest[start : start + limit], len(newest) > start + limit
 
 
-def envelope_of(call: Call, found: list[Batch], has_more: bool) -> dict[str, Any]:  # noqa: FBT001
+def envelope_of(call: Call, one_page: tuple[list[Batch], bool]) -> dict[str, Any]:
+    found, has_more = one_page
     rows = [shown(call, batch, listed=True) for batch in found]
     if call.request.query.get("include") == "analytics" and call.dialect.extensions:
         rows = [row | {"analytics": totals(call, batch)} for row, batch in zip(rows, found, strict=True)]
@@ -144,7 +148,7 @@ async def cancel(call: Call) -> web.Response:
 
 async def retry(call: Call) -> web.Response:
     batch = call.batch()
-    again = [line for line in batch.lines if line.cancelled or is_failed(line, call.now)]
+    again = [line for line in batch.lines if line.cancelled_at is not None or is_failed(line, call.now)]
     if not again:
         raise Refusal(400, "Nothing to retry: batch has no failed or cancelled requests")
     call.provider.simulation.retry(batch, again, call.now)

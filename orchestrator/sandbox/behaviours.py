@@ -14,7 +14,7 @@ PLAIN = "ok"
 MARKER = re.compile(r"(?:^|\+)sandbox-([a-z0-9-]+)$")
 PLAIN_MODELS = frozenset({"sandbox-model", "sandbox-embedding"})
 LASTING = re.compile(r"^(?P<name>.+?)-(?:(?P<once>once)|(?P<always>always)|(?P<count>\d+))$")
-STATUS = re.compile(r"^status-(\d{3})$")
+STATUS = re.compile(r"^status-([45]\d\d)$")
 HUGE = re.compile(r"^huge-(\d+)$")
 
 

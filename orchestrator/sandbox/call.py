@@ -35,19 +35,19 @@ class Call:
 
     def file(self) -> StoredFile:
         """The file named in the path; `Refusal` 400 for a malformed id, 404 for one not to be seen."""
-        self.require_valid("file", self.id in self.provider.files)
+        self.require_valid("file", known=self.id in self.provider.files)
         return self.provider.file(self.id, self.now)
 
     def batch(self) -> Batch:
         """The batch named in the path, as for `file`."""
-        self.require_valid("batch", self.id in self.provider.batches)
+        self.require_valid("batch", known=self.id in self.provider.batches)
         return self.provider.batch(self.id, self.now)
 
     def searched(self) -> str | None:
         """The query's `search`, where the dialect knows one."""
         return self.request.query.get("search") if self.dialect.extensions else None
 
-    def require_valid(self, kind: str, known: bool) -> None:  # noqa: FBT001
+    def require_valid(self, kind: str, *, known: bool) -> None:
         if not known and not self.dialect.valid_id(self.id):
             raise Refusal(400, f"Invalid {kind} ID format", param="id")
 

@@ -15,7 +15,7 @@ from orchestrator.sandbox.errors import Refusal, file_not_found, internal_error
 from orchestrator.sandbox.listing import matches, whole_number
 from orchestrator.sandbox.records import Batch, Line, Template
 from orchestrator.sandbox.replies import reply_line, request_id
-from orchestrator.sandbox.wire import Stream, framed, reset
+from orchestrator.sandbox.wire import Stream, framed, hung_up
 
 PIECE_BYTES = 1 << 18
 MAX_LIMIT = 101
@@ -61,7 +61,7 @@ async def content(call: Call) -> web.StreamResponse:
         lines = [Line(index, template) for index, template in enumerate(file.templates)]
         shown = span.cut(lines)
         more = span.limit is not None and span.after(len(shown)) < len(lines)
-        headers = {"X-Incomplete": flag(more)}
+        headers = {"X-Incomplete": str(more).lower()}
         if span.limit is not None:
             headers["X-Last-Line"] = str(span.after(len(shown)))
         return await stream(call, headers, (input_line(line.template) for line in shown))
@@ -81,16 +81,12 @@ def reply_headers(call: Call, batch: Batch, span: Span, readable: int, shown: in
     deleted = batch.deleted_at <= call.now
     unfinished = not deleted and not batch.is_idle(call.now)
     more = span.limit is not None and span.after(shown) < readable
-    headers = {"X-Incomplete": flag(unfinished or more)}
+    headers = {"X-Incomplete": str(unfinished or more).lower()}
     if span.limit is not None:
         headers["X-Last-Line"] = str(span.after(shown))
     elif span.search is None and not deleted:
         headers["X-Last-Line"] = str(max(span.skip, readable))
     return headers
-
-
-def flag(value: bool) -> str:  # noqa: FBT001
-    return "true" if value else "false"
 
 
 def input_line(template: Template) -> bytes:
@@ -140,19 +136,22 @@ async def results(call: Call) -> web.StreamResponse:
     if wanted is not None and wanted not in STATES:
         raise Refusal(400, f"Failed to deserialize query string: status: unknown variant `{wanted}`")
     if batch.source.deleted:
-        raise internal_error() if span.limit is not None else reset(call.request)
+        if span.limit is not None:
+            raise internal_error()
+        await web.StreamResponse().prepare(call.request)
+        raise hung_up(call.request)
     rows = [line for line in batch.lines if wanted in {None, line_state(line, call.now)}]
     shown = span.cut(rows)
     unfinished = not batch.is_idle(call.now)
     last = span.after(batch.total if span.limit is None else len(shown))
-    headers = {"X-Incomplete": flag(unfinished), "X-Last-Line": str(last)}
+    headers = {"X-Incomplete": str(unfinished).lower(), "X-Last-Line": str(last)}
     return await stream(call, headers, (result_line(call, batch, line) for line in shown))
 
 
 def line_state(line: Line, now: float) -> str:
     """Cancelled and unfinished lines both show as pending (doubleword-api 2.5)."""
     if line.seen_at > now:
-        return "pending" if line.cancelled else "in_progress"
+        return "in_progress" if line.cancelled_at is None else "pending"
     return {Fate.DONE: "completed", Fate.HIDDEN: "completed", Fate.FAILED: "failed"}.get(line.effect.fate, "pending")
 
 

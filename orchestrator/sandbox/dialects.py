@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
@@ -13,14 +13,6 @@ from orchestrator.sandbox.errors import Refusal
 from orchestrator.sandbox.records import Batch, StoredFile
 
 
-class FileObject(Protocol):
-    def __call__(self, file: StoredFile, now: float, *, listed: bool) -> dict[str, Any]: ...
-
-
-class BatchObject(Protocol):
-    def __call__(self, batch: Batch, now: float, *, listed: bool) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """created: status of a good POST. strict_upload: bad lines refuse the upload, else they fail the batch later.
@@ -28,7 +20,8 @@ class Dialect:
     expires: lines late for the window end as `batch_expired`. extensions: skip, search, results, analytics, retry,
     batch deletion and the like exist. unrouted_text: the error for methods and paths that do not. sorted_bodies:
     answers come with their keys sorted. request_ids: replies carry one. page_limits, file_page_limits: default and
-    maximum of `limit`. The functions are those of one dialect's module.
+    maximum of `limit`. file_context, batch_context: what a GET adds to a file and to a batch's metadata. The functions
+    are those of one dialect's module.
     """
 
     name: str
@@ -41,13 +34,15 @@ class Dialect:
     request_ids: bool
     page_limits: tuple[int, int]
     file_page_limits: tuple[int, int]
+    file_context: Mapping[str, str]
+    batch_context: Mapping[str, str]
     new_file_id: Callable[[Random], str]
     new_batch_id: Callable[[Random], str]
     valid_id: Callable[[str], bool]
     line_prefix: Callable[[str], str]
     refusal: Callable[[Refusal], web.Response]
-    file_object: FileObject
-    batch_object: BatchObject
+    file_object: Callable[[StoredFile, float], dict[str, Any]]
+    batch_object: Callable[[Batch, float], dict[str, Any]]
     status: Callable[[Batch, float], str]
     failure: Callable[[str, str, Effect], dict[str, Any]]
     has_reply_file: Callable[[Batch, Fate, float], bool]
@@ -66,6 +61,8 @@ DOUBLEWORD = Dialect(
     request_ids=False,
     page_limits=(20, 101),
     file_page_limits=(20, 101),
+    file_context=doubleword.FILE_CONTEXT,
+    batch_context=doubleword.BATCH_CONTEXT,
     new_file_id=doubleword.new_id,
     new_batch_id=doubleword.new_id,
     valid_id=doubleword.valid_id,
@@ -91,6 +88,8 @@ OPENAI = Dialect(
     request_ids=True,
     page_limits=(20, 100),
     file_page_limits=(10_000, 10_000),
+    file_context={},
+    batch_context={},
     new_file_id=openai.new_file_id,
     new_batch_id=openai.new_batch_id,
     valid_id=openai.valid_id,

@@ -14,7 +14,9 @@ from orchestrator.sandbox.errors import Refusal
 from orchestrator.sandbox.records import Batch, StoredFile
 
 OWNER = "sandbox@example.org"
-CONTEXT = {"context_name": "Personal", "context_type": "personal"}
+BATCH_CONTEXT = {"context_name": "Personal", "context_type": "personal"}
+FILE_CONTEXT = {"created_by_email": OWNER, **BATCH_CONTEXT}
+CLIENT_ERRORS = range(400, 500)
 ESTIMATED_REPLY_BYTES = 600
 JSON_ERRORS = {429: "too_many_requests", 503: "service_unavailable"}
 UUID_TEXT = re.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
@@ -44,8 +46,8 @@ def refusal(error: Refusal) -> web.Response:
     return web.json_response(body, status=error.status, headers=headers)
 
 
-def file_object(file: StoredFile, now: float, *, listed: bool) -> dict[str, Any]:
-    """listed: whether a GET asks; the reply to an upload lacks the owner's fields."""
+def file_object(file: StoredFile, now: float) -> dict[str, Any]:
+    """The file at this moment; absent fields are left out, never null (doubleword-api 1.1)."""
     shown = {
         "id": file.id,
         "object": "file",
@@ -55,8 +57,6 @@ def file_object(file: StoredFile, now: float, *, listed: bool) -> dict[str, Any]
         "purpose": file.purpose or "batch",
         "expires_at": None if file.expires_at is None else int(file.expires_at),
     }
-    if listed:
-        shown |= {"created_by_email": OWNER, **CONTEXT}
     return {key: value for key, value in shown.items() if value is not None}
 
 
@@ -82,22 +82,22 @@ def status(batch: Batch, now: float) -> str:
     return "completed" if batch.completed_count(now) else "failed"
 
 
-def has_reply_file(batch: Batch, fate: Fate, now: float) -> bool:  # noqa: ARG001
+def has_reply_file(_batch: Batch, _fate: Fate, _now: float) -> bool:
     """Both reply files exist from the batch's creation (doubleword-api 2.1)."""
     return True
 
 
-def validation_errors(batch: Batch) -> list[dict[str, object]]:  # noqa: ARG001
+def validation_errors(_: Batch) -> list[dict[str, object]]:
     """None: bad lines have already refused the upload (doubleword-api 1.1)."""
     return []
 
 
-def check_cancel(batch: Batch, now: float) -> None:
+def check_cancel(_batch: Batch, _now: float) -> None:
     """Every batch can be cancelled, an ended one too (doubleword-api 2.3)."""
 
 
-def batch_object(batch: Batch, now: float, *, listed: bool) -> dict[str, Any]:
-    """The batch at this moment; absent fields are left out, never null. listed as in `file_object`."""
+def batch_object(batch: Batch, now: float) -> dict[str, Any]:
+    """The batch at this moment; absent fields are left out, never null (doubleword-api 2.2)."""
     state = status(batch, now)
     shown = {
         "id": batch.id,
@@ -116,7 +116,7 @@ def batch_object(batch: Batch, now: float, *, listed: bool) -> dict[str, Any]:
             "completed": batch.completed_count(now),
             "failed": batch.failed_count(now),
         },
-        "metadata": batch.metadata | (CONTEXT if listed else {}),
+        "metadata": batch.metadata,
         "dwext": {"source": "api"},
     }
     return {key: value for key, value in shown.items() if value is not None}
@@ -167,6 +167,6 @@ def reason(effect: Effect) -> dict[str, Any]:
 
 def upstream_error(effect: Effect) -> dict[str, Any]:
     """The error body the model server answered with."""
-    kind = "server_error" if effect.status >= 500 else "invalid_request_error"  # noqa: PLR2004
+    kind = "invalid_request_error" if effect.status in CLIENT_ERRORS else "server_error"
     text = f"The sandbox answers this request with status {effect.status}."
     return {"error": {"message": text, "type": kind, "param": None, "code": effect.code}}

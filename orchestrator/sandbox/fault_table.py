@@ -112,7 +112,7 @@ INTAKE: Mapping[str, Kind] = {
 
 # In the bytes of a downloaded file; sizes are bytes of the body.
 STREAM: Mapping[str, Kind] = {
-    "reset-mid-body": Kind("connection reset after some bytes", CONTENT, {"nbytes": 100}),
+    "reset-mid-body": Kind("connection cut after some bytes", CONTENT, {"nbytes": 100}),
     "truncated-chunk": Kind("stream ends inside a chunk", CONTENT, {"nbytes": 100}),
     "torn-tail": Kind("a whole stream whose last line is cut", CONTENT, {"nbytes": 20}),
     "no-final-newline": Kind("last line without a newline", CONTENT),

@@ -19,7 +19,10 @@ async def upload(call: Call) -> web.Response:
 
 
 def shown(call: Call, file: StoredFile, *, listed: bool) -> dict[str, object]:
-    body = call.dialect.file_object(file, call.now, listed=listed)
+    """The file as the client sees it; listed is False in the reply to an upload alone, which lacks the owner."""
+    body = call.dialect.file_object(file, call.now)
+    if listed:
+        body |= call.dialect.file_context
     return body | {"status": "uploaded"} if "file-uploaded" in call.fired else body
 
 

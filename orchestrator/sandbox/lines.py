@@ -57,7 +57,7 @@ class LineRules:
         if not self.serves(model):
             text = f"Line {number}: Model '{model}' has not been configured or is not available to user"
             raise Refusal(403, text)
-        if is_embedding(model) != (line.url == "/v1/embeddings") and is_embedding(model):
+        if is_embedding(model) and line.url != "/v1/embeddings":
             raise Refusal(400, f"Line {number}: Model '{model}' does not support endpoint '{line.url}'")
         stored = canonical(body)
         if 0 < self.max_body_bytes < len(stored):

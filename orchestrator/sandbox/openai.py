@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from orchestrator.sandbox.behaviours import Effect, Fate
+from orchestrator.sandbox.behaviours import FIRST_SERVER_ERROR, Effect, Fate
 from orchestrator.sandbox.doubleword import reply_count, seconds, upstream_error
 from orchestrator.sandbox.errors import Refusal
 from orchestrator.sandbox.records import Batch, StoredFile
@@ -20,7 +20,7 @@ REPLY_BYTES = 600
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 # OpenAI has one status for every malformed request.
 MALFORMED = frozenset({413, 415, 422})
-PAYMENT_REQUIRED, TOO_MANY, FIRST_SERVER_ERROR = 402, 429, 500
+PAYMENT_REQUIRED, TOO_MANY = 402, 429
 REWORDED = (
     (re.compile(r"^File with ID (\S+) not found$"), r"No such File object: \1"),
     (re.compile(r"^Batch with ID (\S+) not found$"), r"No batch found with id '\1'."),
@@ -38,7 +38,7 @@ def new_batch_id(dice: Random) -> str:
     return f"batch_{dice.getrandbits(128):032x}"
 
 
-def valid_id(text: str) -> bool:  # noqa: ARG001
+def valid_id(_: str) -> bool:
     """Every text may be an id; a wrong one is just not found."""
     return True
 
@@ -73,7 +73,7 @@ def error_type(status: int, code: str | None) -> str:
     return "server_error" if status >= FIRST_SERVER_ERROR else "invalid_request_error"
 
 
-def file_object(file: StoredFile, now: float, *, listed: bool) -> dict[str, Any]:  # noqa: ARG001
+def file_object(file: StoredFile, now: float) -> dict[str, Any]:
     return {
         "object": "file",
         "id": file.id,
@@ -115,7 +115,7 @@ def has_reply_file(batch: Batch, fate: Fate, now: float) -> bool:
     return batch.failed_count(now) > 0 or "empty-error-file" in batch.traits
 
 
-def batch_object(batch: Batch, now: float, *, listed: bool) -> dict[str, Any]:  # noqa: ARG001
+def batch_object(batch: Batch, now: float) -> dict[str, Any]:
     """The batch at this moment; fields without a value are null."""
     state = status(batch, now)
     rejected = state == "failed"

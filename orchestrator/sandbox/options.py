@@ -3,8 +3,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from orchestrator.sandbox.behaviours import effect
+
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages")
 WINDOWS: Mapping[str, float] = MappingProxyType({"24h": 86_400.0, "1h": 3_600.0})
+ORDERS = ("shuffled", "input", "reversed")
+ROUNDING = 1e-9
 NO_LINE_FAULTS: Mapping[str, float] = MappingProxyType({})
 
 
@@ -59,6 +63,16 @@ class Options:
     max_file_bytes: int = 200_000_000
     max_file_lines: int = 50_000
     max_body_bytes: int = 10 << 20
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, with one `ValueError` that names it."""
+        for behaviour in self.line_faults:
+            effect(behaviour, 1)
+        shares = list(self.line_faults.values())
+        if min(shares, default=0.0) < 0 or sum(shares) > 1 + ROUNDING:
+            raise ValueError(f"line_faults must be shares that add up to at most 1, not {dict(self.line_faults)}")
+        if self.order not in ORDERS:
+            raise ValueError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}")
 
     @property
     def abort_after_cancel_seconds(self) -> float:

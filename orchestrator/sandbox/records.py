@@ -60,7 +60,7 @@ class Line:
     stamp: float = inf
     seen_at: float = inf
     earlier: int = 0
-    cancelled: bool = False
+    cancelled_at: float | None = None
     expired: bool = False
 
     def ran(self, now: float) -> bool:
@@ -123,8 +123,9 @@ class Batch:
         counted = [line.seen_at for line in by_stamp if line.effect.fate in {Fate.DONE, Fate.HIDDEN}]
         self.done_times = sorted(counted)
         self.failed_times = sorted(line.seen_at for line in self.failed)
-        unsettled = (line.seen_at for line in self.lines if not line.cancelled)
-        self.idle_at = max(unsettled, default=inf if self.started_at is None else self.started_at)
+        # A cancelled line settles with the cancel, which may still lie ahead.
+        ends = (line.seen_at if line.cancelled_at is None else line.cancelled_at for line in self.lines)
+        self.idle_at = max(ends, default=inf if self.started_at is None else self.started_at)
 
     def completed_count(self, now: float) -> int:
         return bisect_right(self.done_times, now)

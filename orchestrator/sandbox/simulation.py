@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from math import inf
+from math import ceil, inf
 from random import Random
 
 from orchestrator.sandbox.behaviours import SUCCESS, Effect, Fate, effect, refused
@@ -63,7 +63,7 @@ class Simulation:
         custom_id = line.template.custom_id
         self.executions[custom_id] += 1
         line.execution = self.executions[custom_id]
-        line.cancelled = line.expired = False
+        line.cancelled_at, line.expired = None, False
         behaviour = line.template.behaviour or self.drawn(batch, line)
         line.effect = SUCCESS if behaviour is None else effect(behaviour, line.execution)
 
@@ -107,7 +107,7 @@ class Simulation:
             share = 1.0
         if share is not None:
             by_end = sorted(lines, key=lambda line: line.seen_at)
-            for line in by_end[len(by_end) - round(share * len(by_end)) :]:
+            for line in by_end[len(by_end) - ceil(share * len(by_end)) :]:
                 line.stamp = line.seen_at = inf
 
     def expire(self, batch: Batch, lines: Sequence[Line]) -> None:
@@ -133,9 +133,9 @@ class Simulation:
             batch.starts_at = inf
             return
         for line in batch.lines:
-            if line.seen_at > last and not line.cancelled:
+            if line.seen_at > last and line.cancelled_at is None:
                 self.take_back(line)
-                line.cancelled = True
+                line.cancelled_at = at
                 line.stamp = line.seen_at = inf
         batch.reindex()
 

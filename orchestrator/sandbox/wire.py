@@ -16,7 +16,7 @@ CUTTING = ("reset-mid-body", "truncated-chunk", "torn-tail")
 
 
 class Cut(Exception):
-    """The connection has been reset on purpose; there is nobody left to answer."""
+    """The connection has been cut on purpose; there is nobody left to answer."""
 
 
 def reset(request: web.BaseRequest) -> Cut:
@@ -27,6 +27,13 @@ def reset(request: web.BaseRequest) -> Cut:
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         transport.abort()
+    return Cut()
+
+
+def hung_up(request: web.BaseRequest) -> Cut:
+    """End the client's connection so that what was written still arrives; a reset could overtake it."""
+    if request.transport is not None:
+        request.transport.close()
     return Cut()
 
 
@@ -48,7 +55,7 @@ class Stream:
             # A long file must not keep other requests waiting.
             await asyncio.sleep(0)
         if self.cut is not None and self.cut.name != "torn-tail":
-            raise reset(self.request)
+            raise hung_up(self.request)
         await self.response.write_eof()
 
     async def write(self, piece: bytes) -> None:
@@ -76,14 +83,7 @@ class Stream:
         await self.write_all(piece[:left])
         if cut.name == "truncated-chunk" and self.request.transport is not None:
             self.request.transport.write(b"ffff\r\n" + piece[left : left + 64])
-        await self.close()
-
-    async def close(self) -> None:
-        """End the connection so that what was written still arrives; a reset could overtake it."""
-        transport = self.request.transport
-        if transport is not None:
-            transport.close()
-        raise Cut
+        raise hung_up(self.request)
 
 
 def framed(pieces: Iterable[bytes], fired: Fired) -> Iterator[bytes]:

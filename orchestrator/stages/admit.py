@@ -11,12 +11,12 @@ from orchestrator.core.lines import InvalidPrompt
 from orchestrator.core.model import Fault, Lane, Prompt
 from orchestrator.core.outcomes import Outcome
 from orchestrator.recording import refused
+from orchestrator.store.lanes import find_or_make_lane
 from orchestrator.store.queue import (
     PAGE_LINES,
     Admitted,
     admit_prompts,
     delete_orphans,
-    find_or_make_lane,
     list_unadmitted,
     pages,
     read_unadmitted,

@@ -236,9 +236,9 @@ async def _store_chunk(
             ours.append(entry)
         else:
             others.append(Left(member, outcome, position > cursor.lines))
-    late = await _late(connection, context, batch, others, tally)
     now_ms = context.now_ms()
-    await record(connection, [*ours, *late], now_ms)
+    await record(connection, ours, now_ms)  # first: a success may follow its own failure in the same chunk
+    await record(connection, await _late(connection, context, batch, others, tally), now_ms)
     await keep_unreadable(connection, batch.id, lost, now_ms)
     _count(ours, tally)
     await _write_counts(connection, batch, cursor, chunk[-1][0], tally, len(lost))
@@ -330,7 +330,8 @@ async def _told(context: Context, batch: Batch, cursor: Cursor, tally: Tally) ->
     if tally.late:
         tell("collect.late_success", **facts, prompts=tally.late)
     if tally.account_reason is not None:
-        await pause_provider(context, batch.lane.provider, tally.account_reason, "line")
+        sent_at_ms = batch.submitted_at_ms or 0
+        await pause_provider(context, batch.lane.provider, tally.account_reason, "line", sent_at_ms)
     elif tally.done:
         await _resume(context, batch)
 

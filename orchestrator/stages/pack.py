@@ -18,6 +18,7 @@ from orchestrator.store.batches import (
     release_lease,
     statuses,
 )
+from orchestrator.store.lanes import note_packed
 from orchestrator.store.providers import ProviderState, list_provider_states
 from orchestrator.store.queue import (
     Line,
@@ -26,7 +27,6 @@ from orchestrator.store.queue import (
     list_lines,
     list_ready,
     list_ready_lanes,
-    note_packed,
     take_into_batch,
 )
 from orchestrator.telemetry import record as tell
@@ -43,7 +43,9 @@ async def pack(context: Context) -> Tick:
     """Finish a batch that a crash left half packed, then seal what is due, the lane longest unserved first."""
     mended = await _seal_abandoned(context)
     states = await context.database.read(list_provider_states)
-    ready = await context.database.read(partial(list_ready_lanes, count_to=context.config.packing.max_lines))
+    ready = await context.database.read(
+        partial(list_ready_lanes, count_to=context.config.packing.max_lines, now_ms=context.now_ms())
+    )
     active = await context.database.read(count_active) if ready else None
     sealed = moved = 0
     for lane in ready:
@@ -70,6 +72,8 @@ def _has_place(context: Context, lane: ReadyLane, state: ProviderState | None, a
 
 async def _seal_if_due(context: Context, lane: ReadyLane, state: ProviderState | None, active: ActiveBatches) -> int:
     limits = context.file_limits(context.config.providers[lane.lane.provider], state)
+    if lane.max_bytes is not None:
+        limits = Limits(min(limits.max_bytes, lane.max_bytes), limits.max_lines)
     why = seal(lane.waiting, limits, context.config.packing.linger_seconds, context.now_ms())
     if why is None or not await _pack_batch(context, lane, limits, why):
         return 0

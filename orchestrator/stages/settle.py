@@ -15,10 +15,12 @@ from orchestrator.context import IDLE, Context, Tick
 from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome, silence
 from orchestrator.core.remote import RemoteState, state_of
+from orchestrator.core.retry import backoff
 from orchestrator.lease import held
 from orchestrator.recording import refused, settled
 from orchestrator.store.batches import get_batch, move_batch, statuses, update_batch
-from orchestrator.store.queue import list_lines
+from orchestrator.store.lanes import count_holds, free_lane, hold_lane
+from orchestrator.store.queue import list_lines, return_lines
 from orchestrator.store.replies import count_members, get_members, list_members, record
 from orchestrator.store.tables import batch_states
 from orchestrator.telemetry import record as tell
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 PAGE = 1000
+HOLD_SECONDS, HOLD_MAX_SECONDS = 300.0, 4800.0
 _HELD_BACK = ("token_limit_exceeded", "enqueued_token")
 
 DUE = statuses(BatchStatus.ENDED) & batch_states.c.collect_due.is_(False)
@@ -38,7 +41,9 @@ async def settle(context: Context) -> Tick:
         if batch is None:
             return IDLE
         left = await context.database.read(partial(count_members, batch_id=batch.id))
-        if left and _never_ran(batch, left):
+        if left and _over_quota(batch, left):
+            await _hold_lane(context, batch)
+        elif left and _never_ran(batch, left):
             await _drop_named_lines(context, batch)
             await _give_back(context, batch, Fault.MISSING, "the provider rejected the file before running it")
         elif left and (not batch.rereads or batch.reread_news):
@@ -54,6 +59,26 @@ def _never_ran(batch: Batch, left: int) -> bool:
     """The provider rejected the whole file after taking it, and said why (F7, F22)."""
     failed = state_of(batch.remote_status or "") is RemoteState.FAILED
     return failed and left == batch.lines and not batch.remote_completed and batch.remote_errors is not None
+
+
+def _over_quota(batch: Batch, left: int) -> bool:
+    """Refused for the tokens already waiting there: the batch's fault, not its lines' (F7)."""
+    return _never_ran(batch, left) and any(word in (batch.remote_errors or "") for word in _HELD_BACK)
+
+
+async def _hold_lane(context: Context, batch: Batch) -> None:
+    """Put every line back unharmed, and send smaller files, later or when a batch of this lane ends (F7, F8)."""
+
+    async def work(connection: AsyncConnection) -> float:
+        earlier = await count_holds(connection, batch.lane_id)
+        seconds = backoff(earlier, HOLD_SECONDS, HOLD_MAX_SECONDS, context.dice)
+        await hold_lane(connection, batch.lane_id, context.in_ms(seconds), max(1, batch.nbytes // 2))
+        returned = await return_lines(connection, batch.id)
+        await update_batch(connection, batch, lines_resent=batch_states.c.lines_resent + returned)
+        return seconds
+
+    seconds = await context.database.write(work)
+    tell("settle.held", batch=batch.id, key=batch.key, lines=batch.lines, pause_seconds=round(seconds))
 
 
 def _silence_means(batch: Batch, left: int) -> tuple[Fault, str]:
@@ -113,7 +138,7 @@ async def _give_back_page(
 async def _drop_named_lines(context: Context, batch: Batch) -> None:
     """Lines that the provider's errors name are to blame; all others go back (F22)."""
     complaints: list[dict[str, Any]] = msgspec.json.decode(batch.remote_errors or "[]")
-    named = {e["line"]: e for e in complaints if e.get("line") and e.get("code") not in _HELD_BACK}
+    named = {e["line"]: e for e in complaints if e.get("line")}
     lines = await context.database.read(partial(list_lines, batch_id=batch.id))
     reasons = {
         lines[number - 1].prompt_id: Outcome(Fault.INVALID, None, said.get("code"), said.get("message"))
@@ -133,6 +158,8 @@ async def _drop_named_lines(context: Context, batch: Batch) -> None:
 
 async def _close(context: Context, batch: Batch) -> None:
     now_ms = context.now_ms()
+    if batch.lines_done:
+        await context.database.write(partial(free_lane, lane_id=batch.lane_id))
     values: dict[str, Any] = {"settled_at_ms": now_ms, "last_error": None}
     await context.database.write(partial(move_batch, batch=batch, after=BatchStatus.SETTLED, by="settle", **values))
     closed = await context.database.read(partial(get_batch, batch_id=batch.id))

@@ -6,6 +6,7 @@ knows what may already stand at the provider (F1, F2). Nothing that may have bee
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,8 @@ async def _adopt(context: Context, client: Client, batch: Batch, found: list[Rem
     for remote in surplus:
         tell("submit.surplus_cancelled", batch=batch.id, key=batch.key, remote_batch_id=remote.id)
         if not remote.state.over:
-            await client.cancel_batch(remote.id)
+            with contextlib.suppress(ProviderError):  # said above; the one we need must not wait for it
+                await client.cancel_batch(remote.id)
     await _accept(context, batch, chosen)
     tell("submit.adopted", batch=batch.id, key=batch.key, what="batch", remote_id=chosen.id)
 

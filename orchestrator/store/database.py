@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import event, exc
@@ -19,12 +20,13 @@ from orchestrator.errors import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from sqlalchemy import Executable
+    from sqlalchemy import Dialect, Executable
 
 T = TypeVar("T")
 
 READERS = 4
 BUSY_TIMEOUT_MS = 30_000
+WRITER_CACHE_KIB, READER_CACHE_KIB = 32_768, 2_048
 PRAGMAS = (
     "page_size=8192",  # these two take effect in a new file only
     "auto_vacuum=INCREMENTAL",
@@ -32,7 +34,6 @@ PRAGMAS = (
     "synchronous=FULL",
     f"busy_timeout={BUSY_TIMEOUT_MS}",
     "foreign_keys=ON",
-    "cache_size=-32768",
     "temp_store=MEMORY",
     "journal_size_limit=67108864",
 )
@@ -95,16 +96,17 @@ class Database:
         engine = create_async_engine(
             self.url.set(drivername="sqlite+aiosqlite"), pool_size=1 if writes else READERS, max_overflow=0
         )
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        cache_kib = WRITER_CACHE_KIB if writes else READER_CACHE_KIB
+        event.listen(engine.sync_engine, "connect", functools.partial(_prepare_sqlite, cache_kib=cache_kib))
         begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
         event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's connection
+def _prepare_sqlite(connection: Any, _record: object, cache_kib: int) -> None:  # noqa: ANN401 - the driver's connection
     connection.isolation_level = None  # we send BEGIN ourselves
     cursor = connection.cursor()
-    for pragma in PRAGMAS:
+    for pragma in (*PRAGMAS, f"cache_size=-{cache_kib}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -136,9 +138,13 @@ async def execute_many(connection: AsyncConnection, statement: Executable, rows:
     """
     if not rows:
         return 0
-    compiled = statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
-    names = compiled.positiontup
-    fixed = compiled.params
-    tuples = [tuple(row[name] if name in row else fixed[name] for name in names) for row in rows]
-    result = await connection.exec_driver_sql(str(compiled), tuples)
+    sql, names, fixed = _compiled(statement, connection.dialect)
+    tuples = [tuple([row[name] if name in row else fixed[name] for name in names]) for row in rows]
+    result = await connection.exec_driver_sql(sql, tuples)
     return int(result.rowcount)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(statement: Executable, dialect: Dialect) -> tuple[str, list[str], dict[str, Any]]:
+    compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
+    return str(compiled), compiled.positiontup, compiled.params

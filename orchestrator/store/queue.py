@@ -15,7 +15,6 @@ from sqlalchemy import (
     delete,
     exists,
     func,
-    insert,
     select,
     text,
     update,
@@ -184,31 +183,20 @@ async def admit_prompts(connection: AsyncConnection, admitted: Sequence[Admitted
     await execute_many(connection, _ADMIT, rows)
 
 
-async def find_or_make_lane(connection: AsyncConnection, lane: Lane) -> int:
-    columns = {
-        "provider": lane.provider,
-        "endpoint": lane.endpoint,
-        "completion_window": lane.completion_window,
-        "model": lane.model,
-    }
-    same = [lanes.c[name] == value for name, value in columns.items()]
-    found = (await connection.execute(select(lanes.c.id).where(*same))).scalar_one_or_none()
-    if found is not None:
-        return int(found)
-    return int((await connection.execute(insert(lanes).values(**columns).returning(lanes.c.id))).scalar_one())
-
-
 # ---------------------------------------------------------------- pack
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyLane:
+    """`max_bytes` is what fits the account's quota for this lane, None until it was exceeded (F7)."""
+
     id: int
     lane: Lane
     waiting: Waiting
+    max_bytes: int | None
 
 
-async def list_ready_lanes(connection: AsyncConnection, count_to: int) -> list[ReadyLane]:
+async def list_ready_lanes(connection: AsyncConnection, count_to: int, now_ms: int) -> list[ReadyLane]:
     """Lanes in which something is ready, the one packed longest ago first; lines are counted up to `count_to`.
 
     The cost grows with the number of lanes and with `count_to`, never with the length of the queue.
@@ -228,21 +216,25 @@ async def list_ready_lanes(connection: AsyncConnection, count_to: int) -> list[R
 
     found = (
         select(
-            lanes,
+            lanes.c.id,
+            lanes.c.max_bytes,
             summed(func.count()),
             summed(func.sum(head.c.line_bytes)),
             summed(func.min(head.c.due_at_ms)),
+            lanes.c.provider,
+            lanes.c.endpoint,
+            lanes.c.completion_window,
+            lanes.c.model,
         )
-        .where(exists().where(of_lane))
+        .where(lanes.c.held_until_ms <= now_ms, exists().where(of_lane))
         .order_by(lanes.c.packed_at_ms, lanes.c.id)
     )
-    rows = (await connection.execute(found)).mappings()
-    return [_ready_lane(list(row.values())) for row in rows]
+    return [_ready_lane(row) for row in await connection.execute(found)]
 
 
-def _ready_lane(row: list[Any]) -> ReadyLane:
-    lane_id, provider, endpoint, window, model, _packed_at, lines, nbytes, oldest = row
-    return ReadyLane(lane_id, Lane(provider, endpoint, window, model), Waiting(lines, nbytes or 0, oldest or 0))
+def _ready_lane(row: Sequence[Any]) -> ReadyLane:
+    lane_id, max_bytes, lines, nbytes, oldest_ms, *lane = row
+    return ReadyLane(lane_id, Lane(*lane), Waiting(lines, nbytes or 0, oldest_ms or 0), max_bytes)
 
 
 async def list_ready(connection: AsyncConnection, lane_id: int, count: int) -> list[Line]:
@@ -267,10 +259,6 @@ _TAKE = (
 async def take_into_batch(connection: AsyncConnection, batch_id: int, lines: Sequence[Line]) -> int:
     """Move ready prompts into a batch; how many were still there."""
     return await execute_many(connection, _TAKE, [{"of": line.prompt_id, "into": batch_id} for line in lines])
-
-
-async def note_packed(connection: AsyncConnection, lane_id: int, now_ms: int) -> None:
-    await connection.execute(update(lanes).where(lanes.c.id == lane_id).values(packed_at_ms=now_ms))
 
 
 async def admit_again(connection: AsyncConnection, lane_id: int) -> int:

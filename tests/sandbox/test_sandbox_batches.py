@@ -1,3 +1,6 @@
+import re
+
+import aiohttp
 import pytest
 from sandbox_client import CHAT, line
 
@@ -219,6 +222,19 @@ async def test_retry_requests_takes_bare_ids_of_failed_lines_and_always_answers_
     assert (await client.post(path, json={})).status == 422
 
 
+async def test_retry_requests_of_a_cancelled_batch_leaves_its_cancelled_lines_cancelled(start):
+    client = await start(abort_seconds=0.0)
+    batch = await client.batch([line("a", "fail-once"), line("b")])
+    client.clock.advance(7)
+    await client.post(f"/batches/{batch['id']}/cancel")
+    _, errors = await client.replies(batch)
+    bare = errors.lines[0]["id"].removeprefix("batch_req_")
+    await client.post(f"/batches/{batch['id']}/retry-requests", json={"request_ids": [bare]})
+    client.clock.advance(100)
+    shown = await client.retrieve(batch)
+    assert (shown["status"], shown["request_counts"]) == ("completed", {"total": 2, "completed": 1, "failed": 0})
+
+
 async def test_results_list_all_lines_in_input_order_with_their_state(client):
     batch = await client.batch([line("a", "slow"), line("b", "bad-request"), line("c")])
     path = f"/batches/{batch['id']}/results"
@@ -246,6 +262,8 @@ async def test_results_show_cancelled_lines_as_pending_and_fail_without_the_inpu
     assert [row["status"] for row in (await client.get(path)).lines] == ["completed", "pending"]
     await client.delete(f"/files/{batch['input_file_id']}")
     assert (await client.get(path, limit=5)).status == 500
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await client.get(path)
 
 
 async def test_deleting_the_input_file_cancels_its_running_batches_and_unlinks_all(client):
@@ -335,6 +353,27 @@ async def test_lines_may_finish_in_reverse(start):
     client = await start(order="reversed")
     batch = await client.finished([line(str(at)) for at in range(5)])
     assert (await client.content(batch["output_file_id"])).custom_ids == list("43210")
+
+
+async def test_a_model_that_left_between_upload_and_create_is_refused(start):
+    client = await start(models=("m",))
+    uploaded = (await client.upload([line("a")])).json
+    client.sandbox.provider.files[uploaded["id"]].templates[0].model = "gone"
+    reply = await client.order(uploaded["id"])
+    assert (reply.status, reply.text) == (400, "The following model(s) are no longer available: gone")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"order": "random"}, "order must be one of shuffled, input, reversed, not 'random'"),
+        ({"line_faults": {"fail": 0.7, "missing": 0.7}}, "add up to at most 1"),
+        ({"line_faults": {"odd": 0.1}}, "unknown behaviour 'odd'"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Options(**settings)
 
 
 async def test_an_unknown_dialect_is_refused_by_name():

@@ -66,9 +66,9 @@ async def test_run_announces_its_url_and_serves_until_cancelled():
     announced = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(run(Options(), announced.set_result))
     url = await announced
-    async with aiohttp.ClientSession() as session:
-        async with session.get(url.replace("/v1", "/sandbox/health")) as response:
-            assert response.status == 200
+    health = url.replace("/v1", "/sandbox/health")
+    async with aiohttp.ClientSession() as session, session.get(health) as response:
+        assert response.status == 200
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -58,9 +58,9 @@ BAD = {
     "no custom_id": (jsonl([{"method": "POST", "url": "/", "body": {}}]), 400, "missing field `custom_id`"),
     "mistyped": (jsonl([line(5)]), 400, "invalid type: int, expected a string"),
     "bad utf-8": (b'{"custom_id":"\xff"}\n', 400, "File contains invalid UTF-8 on/near line 1 at byte offset 14: "),
-    "long id": (jsonl([line("x" * 65)]), 400, "Line 1: custom_id"),
-    "id of 64 characters and more bytes": (jsonl([line("é" * 33)]), 400, "Line 1: custom_id"),
-    "id not ascii": (jsonl([line("é")]), 400, "Line 1: custom_id"),
+    "long id": (jsonl([line("x" * 65)]), 400, "Line 1: custom_id exceeds the maximum length of 64 bytes"),
+    "few characters, many bytes": (jsonl([line("é" * 33)]), 400, "exceeds the maximum length of 64 bytes"),
+    "id not ascii": (jsonl([line("é")]), 400, "Line 1: custom_id contains invalid characters"),
     "id with newline": (jsonl([line("a\n")]), 400, "Line 1: custom_id"),
     "method": (jsonl([line("a", method="GET")]), 400, "Line 1: Unsupported method 'GET'"),
     "url": (jsonl([line("a", url="/v1/chat")]), 400, "Line 1: Unsupported url '/v1/chat'"),
@@ -119,6 +119,12 @@ async def test_limits_on_lines_bytes_and_bodies_are_kept(start):
     assert wide.text.startswith("Line 1: ")
     big = await client.upload(jsonl([line("a")]) + b"\n" * 2000)
     assert (big.status, big.text) == (413, "File exceeds the maximum allowed size of 2000 bytes")
+
+
+async def test_a_file_of_exactly_the_limit_is_accepted(start):
+    data = jsonl([line("x" * 64)])
+    client = await start(max_file_bytes=len(data), max_file_lines=1)
+    assert (await client.upload(data)).status == 201
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_the_lines_are_read(start):

@@ -1,0 +1,97 @@
+"""What a file holds, line by line: rows and mistakes, each with its number. Reads, never writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from orchestrator.intake.cells import check_header, parse_cells
+from orchestrator.intake.lines import MAX_LINE_BYTES, read_lines
+from orchestrator.intake.rows import BadLine, Row, checked_row, parse_row
+from orchestrator.intake.template import parse_with_template
+
+if TYPE_CHECKING:
+    from _csv import Reader
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+    from orchestrator.intake.template import Template
+
+TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MB: shorten it"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the user's: its row, or the mistake in it. `nbytes` is what was read for it."""
+
+    file: str
+    line: int
+    row: Row | None
+    mistake: str
+    nbytes: int
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def read_jsonl(file: BinaryIO, name: str, template: Template | None = None) -> Iterator[Entry]:
+    """JSON lines: rows, lines of batch files, or with a template anything whose fields fill it."""
+    return _read(file, name, parse_row if template is None else partial(parse_with_template, template=template))
+
+
+def read_text(file: BinaryIO, name: str, template: Template | None = None) -> Iterator[Entry]:
+    """Plain text, one prompt per line; a template may call the line `{line}`."""
+    return _read(file, name, partial(_parse_text, template=template))
+
+
+def read_csv(file: BinaryIO, name: str, template: Template | None = None) -> Iterator[Entry]:
+    """CSV with a header: our columns, or with a template any. A header we cannot use is the file's one bad line."""
+    csv.field_size_limit(MAX_LINE_BYTES)
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    records = csv.reader(text, strict=True)
+    try:
+        header = next(records, [])
+        check_header(header, template)
+    except (BadLine, csv.Error) as mistake:
+        yield Entry(name, 1, None, str(mistake), 0)
+        return
+    yield from _read_records(records, header, name, template)
+
+
+def _read_records(records: Reader, header: list[str], name: str, template: Template | None) -> Iterator[Entry]:
+    while True:
+        line = records.line_num + 1
+        try:
+            record = next(records, None)
+            if record is None:
+                return
+            row = parse_cells(header, record, template) if record else None
+        except (BadLine, csv.Error) as mistake:
+            yield Entry(name, line, None, str(mistake), 0)
+            continue
+        if row is not None:
+            yield Entry(name, line, row, "", sum(map(len, record)))
+
+
+def _read(file: BinaryIO, name: str, parse: Callable[[bytes], Row]) -> Iterator[Entry]:
+    for line in read_lines(file):
+        if line.content is None:
+            yield Entry(name, line.number, None, TOO_LONG, line.nbytes)
+            continue
+        try:
+            yield Entry(name, line.number, parse(line.content), "", line.nbytes)
+        except BadLine as mistake:
+            yield Entry(name, line.number, None, str(mistake), line.nbytes)
+
+
+def _parse_text(line: bytes, template: Template | None) -> Row:
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise BadLine(f"not UTF-8 (byte {error.start}): save the file as UTF-8") from None
+    prompt = text if template is None else template.fill(lambda _field: text)
+    return checked_row({"prompt": prompt}, priority=0, body=None, metadata=None)

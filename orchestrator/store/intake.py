@@ -1,0 +1,47 @@
+"""New prompts, written for the user by `enqueue`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, exc, insert, select
+
+from orchestrator.errors import StoreError
+from orchestrator.store.database import execute_many
+from orchestrator.store.tables import prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+WRITTEN = tuple(column.name for column in prompts.c if column.name not in {"id", "created_at"})
+_INSERT = insert(prompts).values({name: bindparam(name) for name in WRITTEN})
+
+
+async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> set[int]:
+    """Insert the rows whose custom_id is free; the indexes of the others. Each row names every column of WRITTEN.
+
+    A custom_id of None lets the table choose one. Of rows with the same custom_id the first is inserted. Raises
+    StoreError, and inserts nothing, when the table refuses a row for another reason.
+    """
+    named = {row["custom_id"] for row in rows} - {None}
+    taken = await _taken(connection, sorted(named))
+    refused = set[int]()
+    for index, row in enumerate(rows):
+        if row["custom_id"] in taken:
+            refused.add(index)
+        elif row["custom_id"] is not None:
+            taken.add(row["custom_id"])
+    try:
+        await execute_many(connection, _INSERT, [row for index, row in enumerate(rows) if index not in refused])
+    except exc.IntegrityError as error:
+        raise StoreError(f"the table prompts refuses a row: {error.orig}: correct it or the table's rules") from error
+    return refused
+
+
+async def _taken(connection: AsyncConnection, custom_ids: Sequence[str]) -> set[str]:
+    if not custom_ids:
+        return set()
+    found = select(prompts.c.custom_id).where(prompts.c.custom_id.in_(custom_ids))
+    return {custom_id for (custom_id,) in await connection.execute(found)}

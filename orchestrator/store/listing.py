@@ -1,0 +1,80 @@
+"""The `results` view, read page by page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import column, func, select, table
+
+from orchestrator.store.queue import utf8
+from orchestrator.store.tables import prompts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+RESULT_COLUMNS = (
+    "id",
+    "custom_id",
+    "tag",
+    "status",
+    "answer",
+    "response",
+    "finish_reason",
+    "status_code",
+    "fault",
+    "error_code",
+    "error_message",
+    "attempts",
+    "model",
+    "prompt_tokens",
+    "completion_tokens",
+    "batch_id",
+    "created_at",
+    "finished_at",
+    "metadata",
+)
+WINDOW_ROWS = 20_000
+"""Prompts looked at in one transaction, however few of them fit."""
+
+AS_BYTES = frozenset({"tag", "response", "model", "created_at", "metadata"})
+"""Columns in which a user may have stored bytes that are no UTF-8, and the one that is passed on as it is."""
+
+_results = table("results", *(column(name) for name in RESULT_COLUMNS))
+_SHOWN = tuple(utf8(_results.c[name]).label(name) if name in AS_BYTES else _results.c[name] for name in RESULT_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which results are wanted; None and empty choose all."""
+
+    tag: str | None = None
+    statuses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows in the order of RESULT_COLUMNS, and the id after which the next page starts; None after the last."""
+
+    rows: Sequence[Sequence[Any]]
+    next_after: int | None
+
+
+async def read_results(connection: AsyncConnection, chosen: Chosen, after_id: int, limit: int) -> Page:
+    """Results in the order of their id, from the first beyond `after_id`, at most `limit`.
+
+    A page may hold fewer, or none, before the last: it looks at no more than WINDOW_ROWS prompts.
+    """
+    seen = select(prompts.c.id).where(prompts.c.id > after_id).order_by(prompts.c.id).limit(WINDOW_ROWS).subquery()
+    last = (await connection.execute(select(func.max(seen.c.id)))).scalar_one_or_none()
+    if last is None:
+        return Page([], None)
+    found = select(*_SHOWN).where(_results.c.id > after_id, _results.c.id <= last)
+    if chosen.tag is not None:
+        found = found.where(_results.c.tag == chosen.tag)
+    if chosen.statuses:
+        found = found.where(_results.c.status.in_(chosen.statuses))
+    rows = list(await connection.execute(found.order_by(_results.c.id).limit(limit)))
+    return Page(rows, rows[-1][0] if len(rows) == limit else last)

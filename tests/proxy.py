@@ -1,0 +1,133 @@
+"""A proxy before the sandbox: it can hold a call before or after forwarding it, halfway through either body, and
+change what is answered. The sandbox has no such faults, and a kill at an exact moment needs them."""
+
+import asyncio
+import contextlib
+import re
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp import web
+
+DROPPED = {"content-length", "transfer-encoding", "connection", "date", "server", "host"}
+
+
+@dataclass
+class Gate:
+    """One rendezvous: `reached` is set when the call stands there; it goes on when `open` is set, or is dropped.
+
+    when: "before" forwarding, "after" it, "mid-request" or "mid-response" (after `nbytes` of that body).
+    """
+
+    method: str
+    path: str
+    when: str
+    nbytes: int = 0
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    dropped: bool = False
+
+    async def wait(self):
+        self.reached.set()
+        await self.open.wait()
+
+    def drop(self):
+        """Let the held call go nowhere."""
+        self.dropped = True
+        self.open.set()
+
+
+class Proxy:
+    def __init__(self, upstream, session):
+        self.upstream = upstream.removesuffix("/v1")
+        self.session = session
+        self.gates = []
+        self.rewrites = []
+        self.seen = []
+        self.bodies = []
+        self.url = ""
+
+    def hold(self, method, path, when, nbytes=0):
+        """Hold the next call whose method and path match; each gate strikes once."""
+        gate = Gate(method, path, when, nbytes)
+        self.gates.append(gate)
+        return gate
+
+    def rewrite(self, method, path, change):
+        """Pass every matching reply through `change(status, headers, body)`."""
+        self.rewrites.append((method, path, change))
+
+    def _gate(self, request, when):
+        for gate in self.gates:
+            hit = gate.method == request.method and re.search(gate.path, request.path) and gate.when == when
+            if hit and not gate.reached.is_set():
+                gate.reached.set()
+                return gate
+        return None
+
+    async def handle(self, request):
+        self.seen.append((request.method, request.path_qs, dict(request.headers)))
+        if await self._held(self._gate(request, "before")):
+            return self._cut(request)
+        gate = self._gate(request, "mid-request")
+        if gate is not None:
+            await request.content.readexactly(gate.nbytes)
+            await gate.wait()
+            return self._cut(request)
+        sent = await request.read()
+        self.bodies.append((request.method, request.path, sent))
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in DROPPED}
+        url = self.upstream + request.path_qs
+        try:
+            async with self.session.request(
+                request.method, url, data=sent or None, headers=headers, allow_redirects=False
+            ) as answer:
+                status, body = answer.status, await answer.read()
+                told = {name: value for name, value in answer.headers.items() if name.lower() not in DROPPED}
+        except aiohttp.ClientError:
+            return self._cut(request)
+        if await self._held(self._gate(request, "after")):
+            return self._cut(request)
+        for method, path, change in self.rewrites:
+            if method == request.method and re.search(path, request.path):
+                status, told, body = change(status, told, body)
+        gate = self._gate(request, "mid-response")
+        if gate is not None:
+            response = web.StreamResponse(status=status, headers=told)
+            await response.prepare(request)
+            await response.write(body[: gate.nbytes])
+            await gate.wait()
+            return self._cut(request)
+        return web.Response(status=status, body=body, headers=told)
+
+    @staticmethod
+    async def _held(gate):
+        if gate is not None:
+            await gate.wait()
+        return gate is not None and gate.dropped
+
+    @staticmethod
+    def _cut(request):
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+
+@contextlib.asynccontextmanager
+async def proxied(upstream):
+    """A proxy before `upstream` (a base URL that ends in /v1), listening while the block runs."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        proxy = Proxy(upstream, session)
+        app = web.Application(client_max_size=1 << 40)
+        app.router.add_route("*", "/{path:.*}", proxy.handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            proxy.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+            yield proxy
+        finally:
+            for gate in proxy.gates:
+                gate.drop()
+            await runner.cleanup()

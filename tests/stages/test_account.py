@@ -1,0 +1,123 @@
+"""F34: an account that is refused pauses its provider, harms no line, and resumes by itself."""
+
+import pytest
+
+
+@pytest.mark.parametrize("route", ["upload", "create"])
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_a_refused_account_pauses_the_provider_loudly_and_keeps_every_line_unharmed(rig, route, status):
+    fault = rig.faults.add(f"status-{status}:route={route}")
+    rig.ask_many(3)
+    await rig.submitted()
+    (paused,) = rig.told("provider.paused")
+    assert paused["log_level"] == "error"
+    assert str(status) in paused["reason"]
+    assert rig.count() == {"batched": 3}
+    before = rig.clock()
+    await rig.until(lambda: fault.fired >= 4)
+    assert rig.clock() - before > 60
+    rig.faults.clear()
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert all(rig.history(f"q-{number}") == [None] for number in (1, 2, 3))
+    assert (rig.ledger.creates, len(rig.told("provider.resumed"))) == (1, 1)
+
+
+async def test_pauses_grow_up_to_their_cap(start):
+    rig = await start(submission={"pause_seconds": 10, "pause_max_seconds": 60})
+    rig.faults.add("no-credit")
+    rig.ask("one")
+    await rig.until(lambda: len(rig.told("provider.paused")) == 6)
+    lengths = [told["pause_seconds"] for told in rig.told("provider.paused")]
+    assert lengths == [7.5, 15, 30, 45, 45, 45]
+
+
+async def test_while_paused_nothing_is_submitted_and_running_batches_are_collected(start):
+    rig = await start(packing={"linger_seconds": 0, "max_lines": 2})
+    rig.ask_many(2)
+    await rig.submitted()
+    rig.faults.add("no-credit")
+    rig.ask("poor")
+    await rig.turn()
+    assert rig.told("provider.paused")
+    rig.clock.advance(45)
+    await rig.turn()
+    assert rig.statuses() == {"q-1": "done", "q-2": "done", "poor": "batched"}
+    assert rig.ledger.creates == 1
+
+
+async def test_while_paused_no_further_batch_is_tried_and_at_the_end_only_one(start):
+    rig = await start(packing={"linger_seconds": 0, "max_lines": 1})
+    rig.faults.add("no-credit")
+    rig.ask_many(6)
+    await rig.turn()
+    assert rig.ledger.requests["create"] == 1
+    await rig.later(seconds=70)
+    assert rig.ledger.requests["create"] == 2
+    rig.faults.clear()
+    await rig.until_idle()
+    assert rig.count() == {"done": 6}
+
+
+async def test_another_provider_goes_on_while_one_is_paused(start):
+    rig = await start(other={})
+    rig.faults.add("no-credit", times=1)
+    rig.ask("poor")
+    await rig.submitted()
+    rig.ask("rich", provider="other")
+    await rig.until(lambda: rig.statuses()["rich"] == "done")
+    assert rig.statuses()["poor"] in ("batched", "queued")
+    await rig.until_idle()
+
+
+async def test_credit_that_ends_within_a_batch_brings_every_line_back_and_answers_them_after_topping_up(start):
+    rig = await start(sandbox={"credit_lines": 5}, retry={"max_attempts": 1})
+    rig.ask_many(12)
+    await rig.until(lambda: rig.count()["done"] == 5)
+    assert rig.count() == {"done": 5, "queued": 7}
+    assert rig.told("provider.paused")
+    rig.sandbox.provider.simulation.credit = None
+    await rig.until_idle()
+    assert rig.count() == {"done": 12}
+    assert set(rig.ledger.successes.values()) == {1}
+    assert {row["attempts"] for row in rig.results().values()} == {1}
+    assert rig.told("provider.resumed")
+
+
+async def test_credit_that_never_comes_back_sends_no_flood_of_batches(start):
+    rig = await start(sandbox={"credit_lines": 0})
+    rig.ask_many(20)
+    end = rig.clock() + 6 * 3600
+    await rig.until(lambda: rig.clock() > end)
+    assert rig.ledger.creates < 6 * 3600 / (rig.context.config.submission.pause_max_seconds / 2) + 10
+    assert rig.count()["failed"] == 0
+    assert {row["attempts"] for row in rig.results().values()} == {0}
+
+
+async def test_an_unverified_accounts_429_is_a_pause_and_no_delay(rig):
+    text = "Unverified accounts may send 1000 requests per hour"
+    rig.faults.add("status-429:route=create", times=1, text=text)
+    rig.ask("one")
+    await rig.submitted()
+    assert "Unverified" in rig.told("provider.paused")[0]["reason"]
+    await rig.until_idle()
+    assert rig.history("one") == [None]
+
+
+async def test_a_key_that_is_missing_pauses_and_is_taken_up_when_it_is_there(rig, monkeypatch):
+    monkeypatch.delenv("DOUBLEWORD_API_KEY")
+    rig.ask("one")
+    await rig.submitted()
+    assert "DOUBLEWORD_API_KEY" in rig.told("provider.paused")[0]["reason"]
+    monkeypatch.setenv("DOUBLEWORD_API_KEY", "sk-of-the-test")
+    await rig.until_idle()
+    assert rig.count() == {"done": 1}
+
+
+async def test_a_401_on_a_poll_or_a_download_drops_nothing(rig):
+    rig.faults.add("unauthorized:route=retrieve", times=3)
+    rig.faults.add("unauthorized:route=content", times=2)
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert rig.ledger.creates == 1

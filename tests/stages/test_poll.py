@@ -1,0 +1,195 @@
+"""F4 to F6, F12 to F15, F30 to F32, F36 to F38: what a provider shows of a batch, and what it must not lead to."""
+
+import pytest
+from rig import poll
+
+ODD = (
+    "unknown-status",
+    "upper-case-status",
+    "null-counts",
+    "zero-counts",
+    "counts-backwards",
+    "errors-list",
+    "errors-text",
+    "iso-dates",
+    "no-nulls",
+    "empty-error-file-id",
+    "wrapped-reply",
+    "file-uploaded",
+    "long-ids",
+    "colliding-ids",
+    "empty-error-file",
+    "long-finalizing:seconds=200",
+    "null-output-id:seconds=200",
+    "gzip",
+)
+
+
+@pytest.mark.parametrize("dialect", ["doubleword", "openai"])
+@pytest.mark.parametrize("fault", ODD)
+async def test_an_odd_looking_batch_is_answered_like_any_other(start, fault, dialect):
+    rig = await start(sandbox={"dialect": dialect}, profile=dialect)
+    rig.faults.add(fault)
+    rig.ask_many(4)
+    rig.ask("twice", model="m+sandbox-fail-once")
+    await rig.until_idle()
+    assert rig.count() == {"done": 5}
+    assert rig.ledger.executions == {"q-1": 1, "q-2": 1, "q-3": 1, "q-4": 1, "twice": 2}
+    assert rig.ledger.creates == (2 if dialect == "doubleword" else 3)
+
+
+@pytest.mark.parametrize("dialect", ["doubleword", "openai"])
+async def test_when_every_line_failed_the_error_file_alone_settles_the_batch(start, dialect):
+    rig = await start(sandbox={"dialect": dialect}, profile=dialect, retry={"max_attempts": 1})
+    for number in range(3):
+        rig.ask(f"q-{number}", model="m+sandbox-fail-always")
+    await rig.until_idle()
+    assert rig.count() == {"failed": 3}
+    assert {row["fault"] for row in rig.results().values()} == {"server"}
+    assert rig.ledger.creates == 1
+
+
+POLL_ERRORS = (
+    "html-error:route=retrieve",
+    "status-503:route=retrieve",
+    "status-500:route=retrieve",
+    "status-429:route=retrieve",
+    "status-404:route=retrieve",
+    "status-401:route=retrieve",
+    "status-403:route=retrieve",
+    "reset-before:route=retrieve",
+    "malformed-json:route=retrieve",
+    "redirect:route=retrieve",
+    "batch-gone",
+)
+
+
+@pytest.mark.parametrize("fault", POLL_ERRORS)
+async def test_a_poll_that_fails_changes_nothing_but_the_time_of_the_next(rig, fault):
+    rig.ask_many(3)
+    before = await rig.submitted()
+    rig.faults.add(fault)
+    for number in range(1, 6):
+        await rig.later(poll, seconds=100)
+        after = dict(rig.batch())
+        assert after.pop("tries") == number
+        assert after.pop("next_try_at_ms") > rig.clock() * 1000
+        assert after.pop("last_error")
+        assert after.pop("last_error_at_ms")
+        changed = {name for name, value in after.items() if value != before[name]} - {"fence"}
+        assert changed == set()
+    assert [told["tries"] for told in rig.told("poll.failed")] == [1, 2, 4]
+    rig.faults.clear()
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert rig.ledger.creates == 1
+
+
+async def test_a_provider_that_is_down_for_a_day_loses_nothing(rig):
+    rig.ask_many(3)
+    await rig.submitted()
+    rig.faults.add("html-error:route=any")
+    rig.ask("meanwhile")
+    end = rig.clock() + 86_000
+    while rig.clock() < end:
+        await rig.later(seconds=2000)
+    rig.faults.clear()
+    await rig.until_idle()
+    assert rig.count() == {"done": 4}
+    assert set(rig.ledger.executions.values()) == {1}
+
+
+async def test_polls_are_30_to_60_seconds_apart_drawn_for_each_batch_and_look(start):
+    throws = iter([0.0, 0.25, 0.5, 0.999] * 200)
+    rig = await start(sandbox={"latency_seconds": 3000}, dice=lambda: next(throws))
+    rig.ask("one")
+    await rig.submitted()
+    waits = set()
+    for _ in range(12):
+        wait = rig.batch()["next_try_at_ms"] / 1000 - rig.clock()
+        assert 30 <= wait <= 60
+        waits.add(round(wait))
+        await rig.later(poll, seconds=wait + 0.01)
+    assert len(waits) > 2
+
+
+async def test_a_429_on_a_poll_waits_as_long_as_asked(rig):
+    rig.ask("one")
+    await rig.submitted()
+    rig.faults.add("status-429:route=retrieve", times=1, retry_after=500)
+    await rig.later(poll)
+    assert rig.batch()["next_try_at_ms"] >= (rig.clock() + 500) * 1000
+
+
+async def test_expired_at_on_a_batch_that_completed_late_is_no_loss(start):
+    rig = await start(sandbox={"windows": {"24h": 20.0}, "latency_seconds": 100})
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert rig.ledger.creates == 1
+
+
+async def test_a_batch_long_past_its_window_is_cancelled_harvested_and_the_rest_resent(start):
+    rig = await start(polling={"overdue_seconds": 3600}, sandbox={"windows": {"24h": 7200.0, "1h": 3600.0}})
+    rig.faults.add("stuck-in-progress", share=0.5, times=1)
+    rig.ask_many(10)
+    await rig.until(lambda: rig.count()["done"] == 5)
+    await rig.until_idle()
+    assert rig.count() == {"done": 10}
+    assert set(rig.ledger.successes.values()) == {1}
+    (overdue,) = rig.told("poll.overdue")
+    assert overdue["remote_batch_id"] == rig.ledger.batches[0].id
+    assert rig.ledger.batches[0].status == "cancelled"
+
+
+async def test_a_cancel_that_never_ends_does_not_hold_its_lines_for_ever(start):
+    rig = await start(polling={"overdue_seconds": 3600}, sandbox={"windows": {"24h": 7200.0, "1h": 3600.0}})
+    rig.faults.add("stuck-in-progress", share=0.5, times=1)
+    rig.faults.add("stuck-cancelling", times=1)
+    rig.ask_many(10)
+    await rig.until_idle()
+    assert rig.count() == {"done": 10}
+    assert set(rig.ledger.successes.values()) == {1}
+
+
+async def test_a_batch_within_its_window_is_never_cancelled(start):
+    rig = await start(sandbox={"latency_seconds": 80_000})
+    rig.ask_many(3)
+    await rig.submitted()
+    for _ in range(20):
+        await rig.later(seconds=4000)
+    assert rig.ledger.requests.get("cancel", 0) == 0
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+
+
+async def test_answers_are_visible_while_their_batch_still_runs(start):
+    rig = await start(sandbox={"latency_seconds": 300})
+    rig.ask_many(10)
+    await rig.submitted()
+    await rig.until(lambda: 0 < rig.count()["done"] < 10)
+    assert rig.batch()["status"] == "submitted"
+    assert rig.ledger.batches[0].status == "in_progress"
+    assert rig.result("q-1")["answer"]
+
+
+async def test_a_batch_whose_lines_all_have_answers_ends_although_it_still_finalizes(start):
+    rig = await start()
+    rig.faults.add("long-finalizing", seconds=10**7)
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+
+
+async def test_a_provider_that_left_the_settings_keeps_its_batches_until_it_is_back(start):
+    rig = await start(other={})
+    rig.ask("there", provider="other")
+    await rig.submitted()
+    gone = rig.context.clients.pop("other")
+    for _ in range(3):
+        await rig.later(seconds=1000)
+    assert rig.batch()["status"] == "submitted"
+    rig.context.clients["other"] = gone
+    await rig.until_idle()
+    assert rig.count() == {"done": 1}
+    assert rig.ledger.creates == 1
