@@ -37,6 +37,8 @@ def late_success(context: Context, member: Member, outcome: Outcome, batch_id: i
 
 
 def _entry(context: Context, member: Member, outcome: Outcome, decision: Decision, batch_id: int | None) -> Entry:
-    resent = decision.verdict is Verdict.RESEND
-    due_at_ms = context.in_ms(decision.delay_seconds) if resent else None
-    return Entry(member, outcome, batch_id, _STATUS[decision.verdict], decision.attempts, decision.returns, due_at_ms)
+    status = _STATUS[decision.verdict]
+    if status is PromptStatus.QUEUED and member.cancelling:
+        status = PromptStatus.CANCELLED
+    due_at_ms = context.in_ms(decision.delay_seconds) if status is PromptStatus.QUEUED else None
+    return Entry(member, outcome, batch_id, status, decision.attempts, decision.returns, due_at_ms)

@@ -110,6 +110,9 @@ EVENTS: dict[str, Event] = {
     "submit.repacked": Event(
         "info", "A batch was dissolved unsent; its lines are packed anew.", f"{_BATCH}, lines, why"
     ),
+    "submit.cancelled": Event(
+        "info", "A batch was cancelled before it was created: nothing is paid.", f"{_BATCH}, lines"
+    ),
     "submit.replaced": Event(
         "warning", "A batch that never left validating was deleted and is created anew.", f"{_BATCH}, remote_batch_id"
     ),
@@ -134,6 +137,9 @@ EVENTS: dict[str, Event] = {
     "poll.stuck": Event("warning", "A batch never leaves validating; it is replaced.", f"{_BATCH}, minutes"),
     "poll.overdue": Event(
         "warning", "A batch is long past its window; it is cancelled and its rest resent.", f"{_BATCH}, remote_batch_id"
+    ),
+    "poll.cancelling": Event(
+        "info", "Nobody wants the rest of a batch any more: it is cancelled there.", f"{_BATCH}, remote_batch_id"
     ),
     "poll.ended": Event(
         "info", "The batch is over at the provider.", f"{_BATCH}, remote_status, total, completed, failed"

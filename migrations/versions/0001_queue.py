@@ -111,6 +111,7 @@ prompt_states = Table(
     Column("returns", Integer, nullable=False, server_default=text("0")),
     Column("forgiven", Integer, nullable=False, server_default=text("0")),
     Column("replies", Integer, nullable=False, server_default=text("0")),
+    Column("cancelling", Integer, nullable=False, server_default=text("0")),
     Column("batch_id", Integer),
     Column("model", Text),
     Column("finished_at_ms", BigInteger),
@@ -173,6 +174,7 @@ batch_states = Table(
     Column("error_cursor", Integer, nullable=False, server_default=text("0")),
     Column("output_first", Text),
     Column("error_first", Text),
+    Column("cancel_requested", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("collect_due", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("reread", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("reread_news", Integer, nullable=False, server_default=text("0")),
@@ -225,6 +227,8 @@ replies = Table(
     UniqueConstraint("prompt_id", "seq"),
 )
 
+Index("replies_of_batch", replies.c.batch_id, replies.c.fault)
+
 provider_states = Table(
     "provider_states",
     metadata,
@@ -242,7 +246,7 @@ provider_states = Table(
 NOW_MS = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 LEGAL_MOVES = (
     "queued>batched queued>failed batched>queued batched>failed batched>done queued>done failed>done cancelled>done "
-    "queued>cancelled failed>queued cancelled>queued"
+    "queued>cancelled batched>cancelled failed>queued cancelled>queued"
 )
 SENT_COLUMNS = "id, custom_id, prompt, system, body, model, endpoint, completion_window, provider"
 DUE_MS = f"coalesce(CAST((julianday(NEW.not_before) - 2440587.5) * 86400000 AS INTEGER), {NOW_MS})"
@@ -292,6 +296,7 @@ TRIGGERS = (
     CREATE TRIGGER prompt_states_follow_their_user AFTER UPDATE OF status ON prompt_states
     WHEN OLD.status <> 'batched' AND NEW.status <> OLD.status AND NEW.status IN ('queued', 'cancelled') BEGIN
         UPDATE prompt_states SET lane_id = NULL, waiting = 0, due_at_ms = {NOW_MS}, forgiven = attempts, returns = 0,
+            cancelling = 0,
             finished_at_ms = CASE status WHEN 'cancelled' THEN {NOW_MS} END
         WHERE prompt_id = NEW.prompt_id;
     END

@@ -7,7 +7,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,15 +16,9 @@ from orchestrator.core.model import PromptStatus
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
-    from orchestrator.config import Loaded
-    from orchestrator.store.database import Database
-    from orchestrator.store.listing import Chosen
-
-PAGE_ROWS = 1000
-PAGE_BYTES = 16 << 20
 FORMATS = ("jsonl", "openai", "csv")
 STATUSES = tuple(status.value for status in PromptStatus)
 
@@ -46,7 +40,9 @@ def command(
     as_json: bool,
     output: Path | None,
 ) -> None:
-    """Print the results in the order the prompts came in, whatever their status.
+    """Print what became of the prompts, in their order.
+
+    Prompts of any status are there, unless --status chooses.
 
     \b
     jsonl   one object per prompt with every column of the view results;
@@ -58,15 +54,16 @@ def command(
 
     A FILE appears under its name when it is complete.
     """  # noqa: D301 - click reads the escape
+    from orchestrator.cli.export import export  # noqa: PLC0415
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
     from orchestrator.store.listing import Chosen  # noqa: PLC0415
 
-    chosen = Chosen(tag, tuple(statuses))
-    counts = {MAIN: 0, ERRORS: 0}
+    chosen, counts = Chosen(tag, statuses), [0, 0]
+    form = "jsonl" if as_json else form
     try:
-        with _opened(output, "jsonl" if as_json else form) as files:
-            with_database(config_path, partial(_write, chosen=chosen, form=form, files=files, counts=counts))
-            for file in files.values():
+        with _opened(output, form) as files:
+            with_database(config_path, partial(export, chosen=chosen, form=form, files=files, counts=counts))
+            for file in files:
                 file.flush()
     except BrokenPipeError:
         _silence_stdout()
@@ -76,59 +73,18 @@ def command(
         _tell(output, form, counts)
 
 
-async def _write(
-    database: Database,
-    _loaded: Loaded,
-    chosen: Chosen,
-    form: str,
-    files: Mapping[str, BinaryIO],
-    counts: dict[str, int],
-) -> None:
-    render, columns = RENDERERS[form], _columns()
-    if form == "csv":
-        files[MAIN].write(csv_line(columns))
-    async for rows in _pages(database, chosen):
-        for row in rows:
-            rendered = render(dict(zip(columns, row, strict=True)))
-            if rendered is not None:
-                files[rendered[0]].write(rendered[1])
-                counts[rendered[0]] += 1
-
-
-async def _pages(database: Database, chosen: Chosen) -> AsyncIterator[Sequence[Sequence[Any]]]:
-    """Page after page, each in a transaction of its own; fewer rows at a time where answers are large."""
-    from orchestrator.store.listing import read_results  # noqa: PLC0415
-
-    after: int | None = 0
-    limit = PAGE_ROWS
-    while after is not None:
-        page = await database.read(partial(read_results, chosen=chosen, after_id=after, limit=limit))
-        yield page.rows
-        after = page.next_after
-        if page.rows:
-            limit = _next_limit(page.rows)
-
-
-def _next_limit(rows: Sequence[Sequence[Any]]) -> int:
-    answer, response = _columns().index("answer"), _columns().index("response")
-    nbytes = sum(len(row[answer] or "") + len(row[response] or b"") for row in rows)
-    return max(1, min(PAGE_ROWS, PAGE_BYTES * len(rows) // max(1, nbytes)))
-
-
 # ---------------------------------------------------------------- files
 
 
 @contextlib.contextmanager
-def _opened(output: Path | None, form: str) -> Iterator[dict[str, BinaryIO]]:
+def _opened(output: Path | None, form: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Where lines go: the first takes all but the errors of `openai`, which go to the second."""
+    if output is None:
+        yield sys.stdout.buffer, sys.stdout.buffer
+        return
     with contextlib.ExitStack() as stack:
-        if output is None:
-            stdout = sys.stdout.buffer
-            yield {MAIN: stdout, ERRORS: stdout}
-            return
-        files = {MAIN: stack.enter_context(_appearing(output))}
-        if form == "openai":
-            files[ERRORS] = stack.enter_context(_appearing(errors_path(output)))
-        yield files
+        main = stack.enter_context(_appearing(output))
+        yield main, stack.enter_context(_appearing(errors_path(output))) if form == "openai" else main
 
 
 def errors_path(output: Path) -> Path:
@@ -159,8 +115,8 @@ def _silence_stdout() -> None:
     os.close(nowhere)
 
 
-def _tell(output: Path, form: str, counts: Mapping[str, int]) -> None:
-    line = f"{counts[MAIN]} results written to {output}"
+def _tell(output: Path, form: str, counts: Sequence[int]) -> None:
+    line = f"{counts[0]} results written to {output}"
     if form == "openai":
-        line += f", {counts[ERRORS]} errors to {errors_path(output)}"
+        line += f", {counts[1]} errors to {errors_path(output)}"
     click.echo(line, err=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from orchestrator.core.lines import InvalidPrompt, encode_body, encode_line, text_of
 from orchestrator.core.model import Lane, Prompt
 
@@ -31,8 +33,7 @@ class Defaults:
     completion_window: str
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     lane: Lane
     model: str
     line_bytes: int

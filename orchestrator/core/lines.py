@@ -207,8 +207,7 @@ class Splitter:
 # ---------------------------------------------------------------- replies
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """One line of an output or error file, as it stands. `body` and `error` are raw JSON or None."""
 
     custom_id: str
@@ -217,8 +216,7 @@ class Reply:
     error: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(msgspec.Struct, frozen=True):
     """A line nobody can parse; `custom_id` where it could still be made out (F26)."""
 
     raw: bytes

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 
 class PromptStatus(StrEnum):
     QUEUED = "queued"
@@ -44,8 +46,7 @@ class Fault(StrEnum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """One user row as it stands in `prompts`: text columns as UTF-8 bytes, None where the user left them out."""
 
     id: int
@@ -60,8 +61,7 @@ class Prompt:
     not_before_readable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(msgspec.Struct, frozen=True):
     """Prompts that may share a file. `model` is empty where the provider lets models share one (F23)."""
 
     provider: str
@@ -94,6 +94,7 @@ class Batch:
     remote_failed: int | None
     remote_errors: str | None
     abandoned_remote_ids: str
+    cancel_requested: bool
     output_cursor: int
     error_cursor: int
     output_first: str | None

@@ -5,7 +5,6 @@ Which file the line stands in, the counts and the batch's status are hints and p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -59,8 +58,7 @@ _FAULT_OF_CODE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """`fault` is None for a success. `response` is the body as sent, `answer` its readable text."""
 
     fault: Fault | None
@@ -76,8 +74,7 @@ class Outcome:
     raw: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Complaint:
+class _Complaint(msgspec.Struct, frozen=True):
     status: int | None
     code: str | None
     message: str | None

@@ -38,13 +38,15 @@ def next_step(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int
     state = remote.state
     if state.over:
         return Step.WAIT if _output_still_unnamed(batch, remote, now_ms) else Step.END
-    if state is RemoteState.VALIDATING:
-        return Step.REPLACE if _stuck(batch, patience, now_ms) else Step.WAIT
-    if patience.partial_output and has_news(batch, remote):
-        return Step.COLLECT
-    if state is not RemoteState.CANCELLING and _overdue(remote, patience, now_ms):
+    if batch.cancel_requested and state is RemoteState.RUNNING:  # while validating it would stick in `cancelling`
         return Step.CANCEL
-    return Step.WAIT
+    if state is RemoteState.VALIDATING and _stuck(batch, patience, now_ms):
+        return Step.REPLACE
+    if state is not RemoteState.VALIDATING and patience.partial_output and has_news(batch, remote):
+        return Step.COLLECT
+    if state is RemoteState.CANCELLING:  # a cancel that never ends must not hold its lines for ever (F14)
+        return Step.END if _overdue(remote, patience, now_ms, times=2) else Step.WAIT
+    return Step.CANCEL if _overdue(remote, patience, now_ms) else Step.WAIT
 
 
 def has_news(batch: Batch, remote: RemoteBatch) -> bool:
@@ -69,7 +71,7 @@ def _stuck(batch: Batch, patience: Patience, now_ms: int) -> bool:
     return patience.deletable and limit > 0 and waited_ms > limit * 1000
 
 
-def _overdue(remote: RemoteBatch, patience: Patience, now_ms: int) -> bool:
+def _overdue(remote: RemoteBatch, patience: Patience, now_ms: int, times: int = 1) -> bool:
     if remote.expires_at_ms is None or not patience.overdue_seconds:
         return False
-    return now_ms > remote.expires_at_ms + patience.overdue_seconds * 1000
+    return now_ms > remote.expires_at_ms + times * patience.overdue_seconds * 1000

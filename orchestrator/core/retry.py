@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from orchestrator.core.model import Fault
 
 if TYPE_CHECKING:
@@ -31,8 +33,7 @@ class Policy:
     max_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The verdict and the prompt's new history; `delay_seconds` counts from now and is 0 unless it is resent."""
 
     verdict: Verdict
@@ -41,8 +42,7 @@ class Decision:
     delay_seconds: float = 0
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """`attempts` paid tries, `forgiven` of them before the last retry by hand; `returns` since then."""
 
     attempts: int

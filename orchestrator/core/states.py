@@ -33,7 +33,12 @@ PROMPT_MOVES = (
     Move(P.QUEUED, P.DONE, "collect"),
     Move(P.FAILED, P.DONE, "collect"),
     Move(P.CANCELLED, P.DONE, "collect"),
+    # `orchestrator cancel` takes a prompt out of a batch that is not sent yet; a sent one ends when its line does not.
     Move(P.QUEUED, P.CANCELLED, "user"),
+    Move(P.BATCHED, P.CANCELLED, "cancel"),
+    Move(P.BATCHED, P.CANCELLED, "submit"),
+    Move(P.BATCHED, P.CANCELLED, "collect"),
+    Move(P.BATCHED, P.CANCELLED, "settle"),
     Move(P.FAILED, P.QUEUED, "user"),
     Move(P.CANCELLED, P.QUEUED, "user"),
 )
@@ -48,6 +53,7 @@ BATCH_MOVES = (
     Move(B.UPLOADING, B.DISCARDED, "submit"),
     Move(B.UPLOADED, B.CREATING, "submit"),
     Move(B.UPLOADED, B.SEALED, "submit"),
+    Move(B.UPLOADED, B.DISCARDED, "submit"),
     Move(B.CREATING, B.SUBMITTED, "submit"),
     Move(B.CREATING, B.UPLOADED, "submit"),
     Move(B.CREATING, B.SEALED, "submit"),

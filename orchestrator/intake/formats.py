@@ -52,17 +52,19 @@ def read_csv(file: BinaryIO, name: str, template: Template | None = None) -> Ite
     """CSV with a header: our columns, or with a template any. A header we cannot use is the file's one bad line."""
     csv.field_size_limit(MAX_LINE_BYTES)
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    records = csv.reader(text, strict=True)
+    try:
+        yield from _read_records(csv.reader(text, strict=True), name, template)
+    finally:
+        text.detach()
+
+
+def _read_records(records: Reader, name: str, template: Template | None) -> Iterator[Entry]:
     try:
         header = next(records, [])
         check_header(header, template)
     except (BadLine, csv.Error) as mistake:
         yield Entry(name, 1, None, str(mistake), 0)
         return
-    yield from _read_records(records, header, name, template)
-
-
-def _read_records(records: Reader, header: list[str], name: str, template: Template | None) -> Iterator[Entry]:
     while True:
         line = records.line_num + 1
         try:

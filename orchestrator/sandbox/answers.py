@@ -161,16 +161,23 @@ def response(answer: Answer) -> dict[str, Any]:
     if answer.twist == "refusal":
         parts = [{"type": "refusal", "refusal": "I cannot help with that."}]
     groups = [[part] for part in parts] if answer.twist == "multi-output" else [parts]
+    cut_short = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(answer.finish_reason)
     return {
         "id": f"resp_{answer.mark}",
         "object": "response",
-        "status": "completed" if answer.finish_reason == "stop" else "incomplete",
+        "created_at": 0,
+        "status": "incomplete" if cut_short else "completed",
+        "error": None,
+        "incomplete_details": {"reason": cut_short} if cut_short else None,
         "model": answer.model,
         "output": [
             {"type": "message", "id": f"msg_{at}", "role": "assistant", "status": "completed", "content": group}
             for at, group in enumerate(groups)
         ],
-        "usage": message_usage(answer.usage) | {"total_tokens": sum(answer.usage)},
+        "parallel_tool_calls": answer.body.get("parallel_tool_calls", True),
+        "tool_choice": answer.body.get("tool_choice", "auto"),
+        "tools": answer.body.get("tools", []),
+        "usage": response_usage(answer.usage),
     }
 
 
@@ -194,6 +201,14 @@ def openai_usage(usage: tuple[int, int]) -> dict[str, int]:
 
 def message_usage(usage: tuple[int, int]) -> dict[str, int]:
     return {"input_tokens": usage[0], "output_tokens": usage[1]}
+
+
+def response_usage(usage: tuple[int, int]) -> dict[str, Any]:
+    return message_usage(usage) | {
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": sum(usage),
+    }
 
 
 SHAPES = {

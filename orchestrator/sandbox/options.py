@@ -35,6 +35,8 @@ class Options:
     line_faults:       behaviour -> share of executions that show it, 0 to 1; the shares add up to at most 1.
     faults:            faults switched on from the start, as `Fault.parse` reads them.
     credit_lines:      successes the account can pay for, after which every line ends with 402; None is no limit.
+    enqueued_tokens:   tokens (of four bytes) that batches of one model may hold while they run; one too many fails
+                       when its validation ends (F7). None is no limit.
     windows:           completion window -> seconds until `expires_at`.
     max_*:             limits of doubleword-api 1.1; 0 switches that one off.
     """
@@ -58,6 +60,7 @@ class Options:
     line_faults: Mapping[str, float] = field(default_factory=lambda: NO_LINE_FAULTS)
     faults: tuple[str, ...] = ()
     credit_lines: int | None = None
+    enqueued_tokens: int | None = None
     windows: Mapping[str, float] = field(default_factory=lambda: WINDOWS)
     endpoints: tuple[str, ...] = ENDPOINTS
     max_file_bytes: int = 200_000_000

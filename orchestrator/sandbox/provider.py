@@ -16,7 +16,8 @@ from orchestrator.sandbox.simulation import Simulation
 
 DEFAULT_FILE_LIFE_SECONDS = 30 * 86_400
 QUEUE_FULL_TEXT = (
-    "Enqueued token limit reached for this model. Please try again once some in_progress batches have been completed."
+    "Enqueued token limit reached for {} in organization org-sandbox. "
+    "Please try again once some in_progress batches have been completed."
 )
 
 
@@ -65,9 +66,20 @@ class Provider:
         now = self.options.clock()
         due = sorted((batch for batch in self.waiting if batch.starts_at <= now), key=lambda batch: batch.starts_at)
         for batch in due:
-            self.simulation.start(batch)
+            if self.has_room(batch):
+                self.simulation.start(batch)
+            else:
+                self.fail_validation(batch, [queue_full(batch)], batch.starts_at)
         self.waiting = [batch for batch in self.waiting if batch.started_at is None and batch.starts_at < inf]
         return now
+
+    def has_room(self, batch: Batch) -> bool:
+        """Whether the model's quota of enqueued tokens, of which every running batch holds a part, has room (F7)."""
+        most, at = self.options.enqueued_tokens, batch.starts_at
+        if most is None:
+            return True
+        running = (other for other in self.batches.values() if other.runs(at) and other.model == batch.model)
+        return batch.tokens + sum(other.tokens for other in running) <= most
 
     def file(self, file_id: str, now: float) -> StoredFile:
         """A file a client may see; `Refusal` 404 for one deleted, unknown, or not yet on the replica (F3)."""
@@ -161,14 +173,8 @@ class Provider:
         if "validation-failed" in batch.traits:
             self.fail_validation(batch, validation_rows(batch), batch.starts_at)
         if "token-limit" in batch.traits:
-            row: dict[str, object] = {
-                "code": "token_limit_exceeded",
-                "message": QUEUE_FULL_TEXT,
-                "param": None,
-                "line": None,
-            }
             wait = batch.trait("token-limit", "seconds") or 0.0
-            self.fail_validation(batch, [row], batch.created_at + wait)
+            self.fail_validation(batch, [queue_full(batch)], batch.created_at + wait)
         share = batch.trait("expired", "share")
         if share is not None and self.dialect.expires:
             batch.expires_at = batch.starts_at + share * self.options.latency_seconds
@@ -210,6 +216,15 @@ class Provider:
 def lag(fired: Fired) -> float:
     fault = fired.get("replica-lag")
     return 0.0 if fault is None else fault.number("seconds")
+
+
+def queue_full(batch: Batch) -> dict[str, object]:
+    return {
+        "code": "token_limit_exceeded",
+        "message": QUEUE_FULL_TEXT.format(batch.model),
+        "param": None,
+        "line": None,
+    }
 
 
 def validation_rows(batch: Batch) -> list[dict[str, object]]:

@@ -110,6 +110,19 @@ class Batch:
     def total(self) -> int:
         return len(self.source.templates)
 
+    @property
+    def model(self) -> str:
+        """The model of its first line; a file may mix them only where the dialect lets it."""
+        return self.source.templates[0].model if self.source.templates else ""
+
+    @property
+    def tokens(self) -> int:
+        """What its file counts for in the quota of enqueued tokens, four bytes each."""
+        return sum(len(template.body) for template in self.source.templates) // 4
+
+    def runs(self, now: float) -> bool:
+        return self.has_started(now) and now < min(self.idle_at, self.cancel_ends_at)
+
     def trait(self, name: str, key: str) -> float | None:
         """A number set by one of the batch's own faults, None when it does not have that fault."""
         fault = self.traits.get(name)

@@ -50,6 +50,11 @@ RETRY_BASE_SECONDS = 5.0
 FILE_GONE_TRIES = 6
 """Times a finished batch's file must be missing, over minutes, before its lines count as lost (F33)."""
 
+
+class Torn(ReplyLost):
+    """A download that ended well and yet within a line."""
+
+
 DUE = statuses(BatchStatus.SUBMITTED, BatchStatus.ENDED) & batch_states.c.collect_due.is_(True)
 
 
@@ -158,7 +163,10 @@ class _Reader:
         self._held = 0
 
     async def read(self, content: Content) -> ProviderError | None:
-        """Store every complete line, also those before a break; an incomplete last line is dropped (F29)."""
+        """Store every complete line, also those before a break; an incomplete last line is dropped (F29).
+
+        A finished batch's file that ends within a line broke on its way, however well the download ended.
+        """
         splitter = Splitter(self._context.config.collection.max_line_bytes)
         try:
             async for line in _lines(content, splitter):
@@ -167,10 +175,12 @@ class _Reader:
             await self._store()
             return error
         tail = splitter.tail()
-        if isinstance(tail, bytes) and isinstance(parse_reply(tail), Reply):
+        whole = isinstance(tail, bytes) and isinstance(parse_reply(tail), Reply)
+        if whole:
             await self._take(tail)
         await self._store()
-        return None
+        torn = tail and not whole and self._batch.status is BatchStatus.ENDED
+        return Torn(f"{self._cursor.file} file: the download ends within a line") if torn else None
 
     async def _take(self, line: bytes | Overlong) -> None:
         if not self._tally.lines:
@@ -258,7 +268,14 @@ def _count_nameless(
 def _after(entry: Entry) -> Member:
     member = entry.member
     return Member(
-        member.prompt_id, entry.status, None, entry.attempts, entry.returns, member.forgiven, member.replies + 1
+        member.prompt_id,
+        entry.status,
+        None,
+        entry.attempts,
+        entry.returns,
+        member.forgiven,
+        member.replies + 1,
+        member.cancelling,
     )
 
 
@@ -346,10 +363,14 @@ async def _resume(context: Context, batch: Batch) -> None:
 
 
 async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: ProviderError) -> bool:
-    """Note a broken download and when to go on; True when the file is gone for good and must be done without."""
+    """Note a broken download and when to go on; True when the file is gone for good and must be done without.
+
+    A running batch is polled in between: it may end meanwhile, and only then can a file be given up.
+    """
     tries = batch.tries + 1
-    if isinstance(error, NotFound) and batch.status is BatchStatus.ENDED and tries >= FILE_GONE_TRIES:
-        tell("collect.file_gone", batch=batch.id, key=batch.key, file=cursor.file)
+    if isinstance(error, NotFound | Torn) and batch.status is BatchStatus.ENDED and tries >= FILE_GONE_TRIES:
+        if isinstance(error, NotFound):
+            tell("collect.file_gone", batch=batch.id, key=batch.key, file=cursor.file)
         return True
     asked = error.retry_after_seconds if isinstance(error, Throttled | ReplyLost) else 0
     longest = max(context.config.polling.max_seconds, RETRY_BASE_SECONDS)
@@ -357,7 +378,7 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
     await context.database.write(
         partial(
             update_batch, batch=batch, tries=tries, next_try_at_ms=context.in_ms(pause), last_error=str(error),
-            last_error_at_ms=context.now_ms(),
+            last_error_at_ms=context.now_ms(), collect_due=batch.status is BatchStatus.ENDED,
         )
     )  # fmt: skip
     if worth_telling(tries):

@@ -105,8 +105,9 @@ async def _take(
 
 
 async def _cancel(context: Context, client: Client, batch: Batch) -> None:
-    """The window is long over: stop it there; the next polls harvest what it answered (F12, F14)."""
-    tell("poll.overdue", batch=batch.id, key=batch.key, remote_batch_id=batch.remote_batch_id)
+    """Stop it there, for being overdue or unwanted; the next polls harvest what it answered (F12, F14)."""
+    event = "poll.cancelling" if batch.cancel_requested else "poll.overdue"
+    tell(event, batch=batch.id, key=batch.key, remote_batch_id=batch.remote_batch_id)
     try:
         await client.cancel_batch(batch.remote_batch_id or "")
     except ProviderError as error:

@@ -20,7 +20,7 @@ from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
 from orchestrator.store.batches import get_batch, move_batch, on_open_provider, statuses, update_batch
 from orchestrator.store.providers import clear_pause
-from orchestrator.store.queue import Line, delete_batched_orphans, list_lines, return_lines
+from orchestrator.store.queue import Line, cancel_lines, delete_batched_orphans, list_lines, return_lines
 from orchestrator.telemetry import record as tell
 from orchestrator.upload import LinesChanged, Upload
 
@@ -133,6 +133,9 @@ async def _note_uploaded(context: Context, batch: Batch, file_id: str) -> None:
 
 
 async def _create(context: Context, client: Client, batch: Batch) -> bool:
+    if batch.cancel_requested:
+        await _drop_cancelled(context, batch)
+        return False
     await _move(context, batch, BatchStatus.CREATING, empty_looks=0)
     started = context.clock()
     try:
@@ -145,6 +148,18 @@ async def _create(context: Context, client: Client, batch: Batch) -> bool:
     seconds = round(context.clock() - started, 3)
     tell("submit.submitted", batch=batch.id, key=batch.key, remote_batch_id=remote.id, seconds=seconds)
     return False
+
+
+async def _drop_cancelled(context: Context, batch: Batch) -> None:
+    """All of it was cancelled before the batch was made: nothing was paid."""
+
+    async def work(connection: AsyncConnection) -> int:
+        count = await cancel_lines(connection, batch.id, context.now_ms())
+        await move_batch(connection, batch, BatchStatus.DISCARDED, "submit")
+        return count
+
+    lines = await context.database.write(work)
+    tell("submit.cancelled", batch=batch.id, key=batch.key, lines=lines)
 
 
 async def _create_failed(context: Context, batch: Batch, error: ProviderError) -> bool:

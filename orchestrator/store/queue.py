@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import (
     BindParameter,
     Boolean,
@@ -79,16 +80,14 @@ def _readable_time_postgresql(_element: Any, _compiler: Any, **_options: Any) ->
     return "true"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """Key and size of one line, without its bytes."""
 
     prompt_id: int
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     prompt_id: int
     lane_id: int
     model: str
@@ -327,6 +326,13 @@ async def return_lines(connection: AsyncConnection, batch_id: int, *, readmit: b
         values["lane_id"] = None
     back = update(prompt_states).where(*_in_batch(batch_id)).values(**values)
     return int((await connection.execute(back)).rowcount)
+
+
+async def cancel_lines(connection: AsyncConnection, batch_id: int, now_ms: int) -> int:
+    """End every line of a batch that was never created as cancelled; how many."""
+    ended = update(prompt_states).where(*_in_batch(batch_id))
+    values = {"status": "cancelled", "batch_id": None, "finished_at_ms": now_ms}
+    return int((await connection.execute(ended.values(**values))).rowcount)
 
 
 async def delete_batched_orphans(connection: AsyncConnection, batch_id: int) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import bindparam, func, insert, select, text, update
 
 from orchestrator.core.model import PromptStatus
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from orchestrator.core.outcomes import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A prompt's state as the stages need it to judge an outcome. `replies` counts those stored so far."""
+class Member(msgspec.Struct, frozen=True):
+    """A prompt's state as the stages need it to judge an outcome.
+
+    `replies` counts those stored so far; `cancelling` means that it is not wanted any more and never resent.
+    """
 
     prompt_id: int
     status: PromptStatus
@@ -30,10 +32,10 @@ class Member:
     returns: int
     forgiven: int
     replies: int
+    cancelling: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One outcome of one prompt and the state it leaves the prompt in."""
 
     member: Member
@@ -53,6 +55,7 @@ _MEMBER_COLUMNS = (
     prompt_states.c.returns,
     prompt_states.c.forgiven,
     prompt_states.c.replies,
+    prompt_states.c.cancelling,
 )
 
 _INSERT = insert(replies).values({column.name: bindparam(column.name) for column in replies.c if column.name != "id"})

@@ -115,6 +115,7 @@ prompt_states = Table(
     Column("returns", Integer, nullable=False, server_default=text("0")),
     Column("forgiven", Integer, nullable=False, server_default=text("0")),
     Column("replies", Integer, nullable=False, server_default=text("0")),
+    Column("cancelling", Integer, nullable=False, server_default=text("0")),
     Column("batch_id", Integer),
     Column("model", Text),
     Column("finished_at_ms", BigInteger),
@@ -177,6 +178,7 @@ batch_states = Table(
     Column("error_cursor", Integer, nullable=False, server_default=text("0")),
     Column("output_first", Text),
     Column("error_first", Text),
+    Column("cancel_requested", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("collect_due", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("reread", Boolean(create_constraint=False), nullable=False, server_default=text("0")),
     Column("reread_news", Integer, nullable=False, server_default=text("0")),
@@ -228,6 +230,8 @@ replies = Table(
     Column("raw", LargeBinary),
     UniqueConstraint("prompt_id", "seq"),
 )
+
+Index("replies_of_batch", replies.c.batch_id, replies.c.fault)
 
 provider_states = Table(
     "provider_states",

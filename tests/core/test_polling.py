@@ -60,7 +60,11 @@ def remote(status, **values):
         ({}, remote("in_progress", expires_at_ms=NOW_MS - 2 * HOUR_MS - 1), PATIENCE, Step.CANCEL),
         ({}, remote("in_progress", expires_at_ms=NOW_MS - 2 * HOUR_MS - 1), KEPT, Step.CANCEL),
         ({}, remote("in_progress", expires_at_ms=0), ENDLESS, Step.WAIT),
-        ({}, remote("cancelling", expires_at_ms=0), PATIENCE, Step.WAIT),
+        ({}, remote("validating", expires_at_ms=NOW_MS - 2 * HOUR_MS - 1), PATIENCE, Step.CANCEL),
+        ({}, remote("validating", expires_at_ms=0, output_file_id="o", completed=1), ENDLESS, Step.WAIT),
+        ({}, remote("cancelling", expires_at_ms=NOW_MS - 4 * HOUR_MS), PATIENCE, Step.WAIT),
+        ({}, remote("cancelling", expires_at_ms=NOW_MS - 4 * HOUR_MS - 1), PATIENCE, Step.END),
+        ({}, remote("cancelling", expires_at_ms=0), ENDLESS, Step.WAIT),
         ({}, remote("in_progress", expires_at_ms=0, output_file_id="o", completed=1), PATIENCE, Step.COLLECT),
     ],
 )

@@ -26,7 +26,6 @@ def encoded(line):
 
 
 @settings(max_examples=50, deadline=None)
-@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=60) | st.lists(tokens, max_size=14).map(b"".join))
 @example(b'{"custom_id":null, broken')
 @example(b'{"custom_id":"a","response":1, broken')
@@ -61,6 +60,11 @@ def test_a_line_of_any_shape_keeps_its_id_and_a_status_that_fits_a_column(custom
 def test_members_are_read_in_any_order_and_unknown_ones_are_passed_over():
     line = encoded({"error": None, "id": "x", "response": {"request_id": None, "status_code": 200, "body": {"a": 1}}})
     assert parse_reply(line[:-1] + b',"new":[1],"custom_id":"a"}') == Reply("a", 200, b'{"a": 1}', None)
+
+
+def test_a_number_too_large_to_read_is_no_status():
+    line = b'{"custom_id":"a","response":{"status_code":[1e999],"body":1}}'
+    assert parse_reply(line) == Reply("a", None, b"1", None)
 
 
 def test_a_body_keeps_its_bytes():

@@ -111,6 +111,11 @@ def test_the_row_names_the_model_before_the_body_and_the_body_before_the_setting
     assert encode_body(prompt(model=column, body=body), EMBEDDINGS, default) == (sent, model)
 
 
+def test_a_model_already_named_keeps_its_place_when_a_prompt_is_added():
+    sent, model = encode_body(prompt(prompt="hi", body='{"a":1,"model":"b"}'), EMBEDDINGS, "d")
+    assert (sent, model) == (b'{"input":"hi","a":1,"model":"b"}', "b")
+
+
 @pytest.mark.parametrize(
     ("row", "endpoint", "mistake", "remedy"),
     [

@@ -130,7 +130,7 @@ async def test_expired_at_on_a_batch_that_completed_late_is_no_loss(start):
 
 
 async def test_a_batch_long_past_its_window_is_cancelled_harvested_and_the_rest_resent(start):
-    rig = await start(polling={"overdue_seconds": 3600}, sandbox={"windows": {"24h": 7200.0, "1h": 3600.0}})
+    rig = await start(polling={"overdue_seconds": 600}, sandbox={"windows": {"24h": 60.0, "1h": 60.0}})
     rig.faults.add("stuck-in-progress", share=0.5, times=1)
     rig.ask_many(10)
     await rig.until(lambda: rig.count()["done"] == 5)
@@ -143,13 +143,25 @@ async def test_a_batch_long_past_its_window_is_cancelled_harvested_and_the_rest_
 
 
 async def test_a_cancel_that_never_ends_does_not_hold_its_lines_for_ever(start):
-    rig = await start(polling={"overdue_seconds": 3600}, sandbox={"windows": {"24h": 7200.0, "1h": 3600.0}})
+    rig = await start(polling={"overdue_seconds": 600}, sandbox={"windows": {"24h": 60.0, "1h": 60.0}})
     rig.faults.add("stuck-in-progress", share=0.5, times=1)
     rig.faults.add("stuck-cancelling", times=1)
     rig.ask_many(10)
     await rig.until_idle()
     assert rig.count() == {"done": 10}
     assert set(rig.ledger.successes.values()) == {1}
+
+
+async def test_a_batch_that_validates_for_ever_where_none_can_be_deleted_is_cancelled_when_it_is_overdue(start):
+    windows = {"24h": 60.0, "1h": 60.0}
+    rig = await start(
+        polling={"overdue_seconds": 600}, sandbox={"dialect": "openai", "windows": windows}, profile="openai"
+    )
+    rig.faults.add("stuck-validating", times=1)
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert set(rig.ledger.executions.values()) == {1}
 
 
 async def test_a_batch_within_its_window_is_never_cancelled(start):

@@ -1,25 +1,75 @@
-"""One result as a line of each format. Pure."""
+"""Results to files: page by page from the database, each row as a line of the format asked for."""
 
 from __future__ import annotations
 
 import csv
 import io
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from orchestrator.core.model import PromptStatus
-from orchestrator.store.listing import AS_BYTES
+from orchestrator.store.listing import AS_BYTES, RESULT_COLUMNS, Chosen, read_results
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from typing import BinaryIO
 
-MAIN, ERRORS = "main", "errors"
+    from orchestrator.config import Loaded
+    from orchestrator.store.database import Database
+
+FIRST_PAGE_ROWS, PAGE_ROWS = 20, 1000
+PAGE_BYTES = 16 << 20
+ANSWER, RESPONSE = (RESULT_COLUMNS.index(name) for name in ("answer", "response"))
+MAIN, ERRORS = 0, 1
+"""Which of the two files a line belongs into."""
 NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 
 Record = dict[str, Any]
-Rendered = tuple[str, bytes] | None
-"""Which file the line belongs into, and the line; None where the format leaves the prompt out."""
+Rendered = tuple[int, bytes] | None
+"""MAIN or ERRORS, and the line; None where the format leaves the prompt out."""
+
+
+async def export(
+    database: Database,
+    _loaded: Loaded,
+    *,
+    chosen: Chosen,
+    form: str,
+    files: tuple[BinaryIO, BinaryIO],
+    counts: list[int],
+) -> None:
+    """Write every chosen result; `counts` counts the lines of each file."""
+    render = RENDERERS[form]
+    if form == "csv":
+        files[MAIN].write(csv_line(RESULT_COLUMNS))
+    async for rows in _pages(database, chosen):
+        for row in rows:
+            rendered = render(dict(zip(RESULT_COLUMNS, row, strict=True)))
+            if rendered is not None:
+                files[rendered[0]].write(rendered[1])
+                counts[rendered[0]] += 1
+
+
+async def _pages(database: Database, chosen: Chosen) -> AsyncIterator[Sequence[Sequence[Any]]]:
+    """Page after page, each in a transaction of its own; fewer rows at a time where answers are large."""
+    after: int | None = 0
+    limit = FIRST_PAGE_ROWS
+    while after is not None:
+        page = await database.read(partial(read_results, chosen=chosen, after_id=after, limit=limit))
+        yield page.rows
+        after = page.next_after
+        if page.rows:
+            limit = _next_limit(page.rows)
+
+
+def _next_limit(rows: Sequence[Sequence[Any]]) -> int:
+    nbytes = sum(len(row[ANSWER] or "") + len(row[RESPONSE] or b"") for row in rows)
+    return max(1, min(PAGE_ROWS, PAGE_BYTES * len(rows) // max(1, nbytes)))
+
+
+# ---------------------------------------------------------------- one row
 
 
 def embedded(stored: bytes | None) -> msgspec.Raw | str | None:

@@ -1,0 +1,97 @@
+"""`batches`: list them, or tell all that is known of one."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import TEXT, as_json
+from orchestrator.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.config import Loaded
+    from orchestrator.store.database import Database
+
+PAGE = 500
+TIMES = ("created_at", "uploaded_at", "submitted_at", "polled_at", "ended_at", "settled_at", "next_poll_at")
+EPILOG = """\b
+--json prints one object:
+  batches   without ID: [{every column of the view batches}], newest first
+  batch     with ID: the columns of its row
+  outcomes  with ID: {"done", each fault, "waiting"}: lines by outcome
+"""
+
+
+@click.command("batches", epilog=EPILOG)
+@click.argument("batch", metavar="[ID]", required=False, type=TEXT)
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many to list.")
+@as_json
+@click.pass_obj
+def command(config_path: Path | None, /, batch: str | None, limit: int, *, as_json: bool) -> None:
+    """List batches, newest first; or with ID (ours, its key, or the provider's), tell all that is known of one."""
+    from orchestrator.cli.opening import with_database  # noqa: PLC0415
+
+    if batch is None:
+        found = with_database(config_path, partial(_list, limit=limit))
+        _say_list(found, as_json=as_json)
+    else:
+        facts, outcomes = with_database(config_path, partial(_find, named=batch))
+        _say_one(facts, outcomes, as_json=as_json)
+
+
+async def _list(database: Database, _loaded: Loaded, limit: int) -> list[dict[str, Any]]:
+    from orchestrator.store.timeline import list_batches  # noqa: PLC0415
+
+    found: list[dict[str, Any]] = []
+    while len(found) < limit:
+        last = found[-1]["id"] if found else None
+        page = await database.read(partial(list_batches, before_id=last, limit=min(PAGE, limit - len(found))))
+        found += page
+        if not page:
+            break
+    return found
+
+
+async def _find(database: Database, _loaded: Loaded, named: str) -> tuple[dict[str, Any], dict[str, int]]:
+    from orchestrator.store.timeline import count_outcomes, find_batch  # noqa: PLC0415
+
+    facts = await database.read(partial(find_batch, named=named))
+    if facts is None:
+        raise InputError(f"no batch {named}: `orchestrator batches` lists them")
+    return facts, await database.read(partial(count_outcomes, batch_id=facts["id"]))
+
+
+def _say_list(found: list[dict[str, Any]], *, as_json: bool) -> None:
+    from orchestrator.cli.tables import show_table  # noqa: PLC0415
+
+    if as_json:
+        click.echo(json.dumps({"batches": found}, ensure_ascii=False))
+    elif not found:
+        click.echo("no batches yet")
+    else:
+        columns = ["id", "provider", "model", "status", "remote_status", "lines_received", "lines", "created_at"]
+        heads = ["batch", "provider", "model", "status", "at provider", "received", "lines", "created (UTC)"]
+        show_table("batches", heads, [[_shown(name, batch[name]) for name in columns] for batch in found])
+
+
+def _shown(name: str, value: object) -> object:
+    if name == "created_at" and isinstance(value, str):
+        return value[:19]
+    return "several" if name == "model" and value is None else value
+
+
+def _say_one(facts: dict[str, Any], outcomes: dict[str, int], *, as_json: bool) -> None:
+    from orchestrator.cli.tables import show_table  # noqa: PLC0415
+
+    if as_json:
+        click.echo(json.dumps({"batch": facts, "outcomes": outcomes}, ensure_ascii=False))
+        return
+    plain = [[name, str(value)] for name, value in facts.items() if value is not None and name not in TIMES]
+    show_table(f"batch {facts['id']}", ["what", "value"], plain)
+    show_table("timeline", ["what", "when (UTC)"], [[name[:-3], facts[name][:19]] for name in TIMES if facts[name]])
+    show_table("lines by outcome", ["outcome", "lines"], [[name, count] for name, count in outcomes.items()])

@@ -1,0 +1,106 @@
+"""`cancel`: prompts that are not wanted any more, and the truth about those that were sent."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import TEXT, as_json
+from orchestrator.core.model import Fault, PromptStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.config import Loaded
+    from orchestrator.store.database import Database
+    from orchestrator.store.requeue import Selection
+
+UNENDED = (PromptStatus.QUEUED, PromptStatus.BATCHED)
+FAULTS = tuple(fault.value for fault in Fault)
+EPILOG = """\b
+--json prints one object:
+  cancelled     prompts that ended now: nothing was sent for them
+  being_cancelled  sent prompts whose whole batch is cancelled at the
+                provider by the running daemon
+  batches       the ids of those batches
+  not_recalled  sent prompts that share a batch with others: it runs on
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    cancelled: int
+    being_cancelled: int
+    batches: list[int]
+    not_recalled: int
+
+
+@click.command("cancel", epilog=EPILOG)
+@click.option("--custom-id", "custom_ids", multiple=True, type=TEXT, help="This prompt; may be repeated.")
+@click.option("--tag", type=TEXT, help="Prompts with this tag.")
+@click.option(
+    "--fault", "faults", multiple=True, type=click.Choice(FAULTS), help="Prompts last resent for this; may be repeated."
+)
+@click.option("--all", "everything", is_flag=True, help="Every prompt that has not ended.")
+@as_json
+@click.pass_obj
+def command(
+    config_path: Path | None,
+    /,
+    *,
+    custom_ids: tuple[str, ...],
+    tag: str | None,
+    faults: tuple[str, ...],
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Cancel prompts that have not ended.
+
+    Waiting prompts end at once. Sent ones cannot always be recalled: a batch is cancelled at the provider when nothing
+    else is in it; otherwise it runs on, and these prompts are only not sent again. Answers that were made are kept,
+    since they are paid for. Several selectors narrow each other.
+    """
+    from orchestrator.cli.opening import with_database  # noqa: PLC0415
+    from orchestrator.store.requeue import Selection  # noqa: PLC0415
+
+    narrowed = bool(custom_ids or faults) or tag is not None
+    if narrowed == everything:
+        raise click.UsageError("say which prompts: --custom-id, --tag or --fault, or else --all")
+    selection = Selection(UNENDED, tag, faults, custom_ids)
+    _tell(with_database(config_path, partial(_cancel, selection=selection)), as_json=as_json)
+
+
+async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> Report:
+    from orchestrator.store.cancel import cancel, count_in, request_cancels  # noqa: PLC0415
+    from orchestrator.store.requeue import list_selected  # noqa: PLC0415
+
+    at_once = sent = after = 0
+    batches: set[int] = set()
+    while page := await database.read(partial(list_selected, selection=selection, after_id=after)):
+        done = await database.write(partial(cancel, prompt_ids=page, now_ms=int(time.time() * 1000)))
+        at_once, sent, after = at_once + done.at_once, sent + done.sent, page[-1]
+        batches |= done.batches
+    emptied = await database.write(partial(request_cancels, batch_ids=sorted(batches)))
+    recalled = await database.read(partial(count_in, batch_ids=emptied))
+    return Report(at_once, recalled, emptied, max(0, sent - recalled))
+
+
+def _tell(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    click.echo(f"{report.cancelled} cancelled: nothing was sent for them")
+    if report.being_cancelled:
+        named = ", ".join(map(str, report.batches))
+        click.echo(
+            f"{report.being_cancelled} sent: the daemon cancels their batch at the provider ({named})"
+        )
+    if report.not_recalled:
+        click.echo(f"{report.not_recalled} sent together with other prompts: they cannot be recalled, only not resent")
+    if report.being_cancelled + report.not_recalled:
+        click.echo("what the provider answers by then is kept and billed")

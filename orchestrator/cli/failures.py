@@ -1,0 +1,56 @@
+"""`failures`: why prompts failed, the most frequent reason first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import TEXT, as_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.config import Loaded
+    from orchestrator.store.database import Database
+    from orchestrator.store.failures import FailureGroup
+
+EPILOG = """\b
+--json prints one object:
+  failures  [{"prompts", "fault", "status_code", "error_code", "message",
+            "custom_id", "batch_id"}]: how many prompts share this reason,
+            and one of them; the largest group first
+"""
+
+
+@click.command("failures", epilog=EPILOG)
+@click.option("--tag", type=TEXT, help="Only prompts with this tag.")
+@as_json
+@click.pass_obj
+def command(config_path: Path | None, /, tag: str | None, *, as_json: bool) -> None:
+    """Show failed prompts grouped by reason, most frequent first, with an example each."""
+    from orchestrator.cli.opening import with_database  # noqa: PLC0415
+
+    async def look(database: Database, _loaded: Loaded) -> list[FailureGroup]:
+        from orchestrator.store.failures import list_failure_groups  # noqa: PLC0415
+
+        return await database.read(partial(list_failure_groups, tag=tag))
+
+    groups = with_database(config_path, look)
+    if as_json:
+        click.echo(json.dumps({"failures": [asdict(group) for group in groups]}, ensure_ascii=False))
+    elif groups:
+        _show(groups)
+    else:
+        click.echo("no failed prompts")
+
+
+def _show(groups: list[FailureGroup]) -> None:
+    from orchestrator.cli.tables import show_table  # noqa: PLC0415
+
+    rows = [[g.prompts, g.fault, g.status_code, g.message or g.error_code, g.custom_id] for g in groups]
+    show_table("failed prompts by reason", ["prompts", "fault", "status", "message", "for example"], rows)
+    click.echo("correct the cause, then `orchestrator retry --fault FAULT` sends them again")

@@ -1,0 +1,91 @@
+"""`retry`: failed prompts back into the queue."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import TEXT, as_json
+from orchestrator.core.model import Fault, PromptStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.config import Loaded
+    from orchestrator.store.database import Database
+    from orchestrator.store.requeue import Selection
+
+NOT_RETRIED = 1
+FAULTS = tuple(fault.value for fault in Fault)
+
+
+@click.command("retry")
+@click.option("--custom-id", "custom_ids", multiple=True, type=TEXT, help="This prompt; may be repeated.")
+@click.option("--tag", type=TEXT, help="Prompts with this tag.")
+@click.option(
+    "--fault", "faults", multiple=True, type=click.Choice(FAULTS), help="Prompts that failed so; may be repeated."
+)
+@click.option("--all", "everything", is_flag=True, help="Every failed prompt.")
+@click.option("--cancelled", is_flag=True, help="Cancelled prompts as well as failed ones.")
+@as_json
+@click.pass_obj
+def command(
+    config_path: Path | None,
+    /,
+    *,
+    custom_ids: tuple[str, ...],
+    tag: str | None,
+    faults: tuple[str, ...],
+    everything: bool,
+    cancelled: bool,
+    as_json: bool,
+) -> int:
+    """Queue failed prompts again, with all their attempts before them.
+
+    Several selectors narrow each other: --tag faq --fault server retries what failed with `server` and is tagged `faq`.
+    The exit code is 1 when a prompt named by --custom-id is not retried.
+    """
+    from orchestrator.cli.opening import with_database  # noqa: PLC0415
+    from orchestrator.store.requeue import Selection  # noqa: PLC0415
+
+    narrowed = bool(custom_ids or faults) or tag is not None
+    if narrowed == everything:
+        raise click.UsageError("say which prompts: --custom-id, --tag or --fault, or else --all")
+    statuses = (PromptStatus.FAILED, PromptStatus.CANCELLED) if cancelled else (PromptStatus.FAILED,)
+    selection = Selection(statuses, tag, faults, custom_ids)
+    queued, others = with_database(config_path, partial(_retry, selection=selection))
+    _tell(queued, others, as_json=as_json)
+    return NOT_RETRIED if others else 0
+
+
+async def _retry(database: Database, _loaded: Loaded, selection: Selection) -> tuple[int, dict[str, str]]:
+    """How many were queued, and why custom_ids that were named were not."""
+    from orchestrator.store.requeue import list_selected, requeue, statuses_of  # noqa: PLC0415
+
+    found = await database.read(partial(statuses_of, custom_ids=selection.custom_ids)) if selection.custom_ids else {}
+    queued = after = 0
+    while page := await database.read(partial(list_selected, selection=selection, after_id=after)):
+        queued += await database.write(partial(requeue, prompt_ids=page, statuses=selection.statuses))
+        after = page[-1]
+    others = [custom_id for custom_id in selection.custom_ids if found.get(custom_id) not in selection.statuses]
+    return queued, {custom_id: _reason(found.get(custom_id)) for custom_id in others}
+
+
+def _reason(status: str | None) -> str:
+    if status is None:
+        return "no prompt has this custom_id"
+    if status == PromptStatus.CANCELLED:
+        return "cancelled: pass --cancelled to retry it"
+    return f"{status}: only what failed can be retried"
+
+
+def _tell(queued: int, others: dict[str, str], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"queued": queued, "not_queued": others}))
+        return
+    for custom_id, reason in others.items():
+        click.echo(f"{custom_id}: {reason}", err=True)
+    click.echo(f"{queued} prompt{'' if queued == 1 else 's'} queued again")

@@ -1,0 +1,48 @@
+"""Why prompts failed, in groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, func, select
+
+from orchestrator.store.queue import utf8
+from orchestrator.store.tables import prompt_states, prompts, replies
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+MESSAGE_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed prompts that share their last reason; `custom_id` is one of them."""
+
+    prompts: int
+    fault: str | None
+    status_code: int | None
+    error_code: str | None
+    message: str | None
+    custom_id: str
+    batch_id: int | None
+
+
+async def list_failure_groups(connection: AsyncConnection, tag: str | None) -> list[FailureGroup]:
+    """Groups of failed prompts, the largest first; of one tag only where `tag` is given. Walks the failed prompts."""
+    message = func.substr(replies.c.error_message, 1, MESSAGE_CHARS)
+    reason = (replies.c.fault, replies.c.status_code, replies.c.error_code, message)
+    last = and_(replies.c.prompt_id == prompt_states.c.prompt_id, replies.c.seq == prompt_states.c.replies)
+    grouped = (
+        select(func.count(), *reason, func.min(prompts.c.custom_id), func.max(replies.c.batch_id))
+        .select_from(prompt_states)
+        .join(prompts, prompts.c.id == prompt_states.c.prompt_id)
+        .outerjoin(replies, last)
+        .where(prompt_states.c.status == "failed")
+        .group_by(*reason)
+        .order_by(func.count().desc(), func.min(prompts.c.id))
+    )
+    if tag is not None:
+        grouped = grouped.where(utf8(prompts.c.tag) == tag.encode())
+    return [FailureGroup(*row) for row in await connection.execute(grouped)]

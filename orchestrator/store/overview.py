@@ -1,0 +1,113 @@
+"""What `status` shows of the queue: counts by tag, batches under way, the last things that went wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import column, func, select, table, text
+
+from orchestrator.core.model import PromptStatus
+from orchestrator.store.queue import utf8
+from orchestrator.store.tables import ACTIVE, batch_states, lanes, prompt_states, prompts, replies
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+REPLIES_LOOKED_AT = 1000
+BATCH_COLUMNS = ("id", "endpoint", "status", "lines", "lines_done", "lines_failed", "lines_resent")
+
+_batches = table("batches", *(column(name) for name in BATCH_COLUMNS))
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveBatch:
+    """A batch that is not over. `model` is empty where it holds several; times are Unix milliseconds."""
+
+    id: int
+    key: str
+    provider: str
+    endpoint: str
+    model: str
+    completion_window: str
+    status: str
+    remote_status: str | None
+    remote_batch_id: str | None
+    lines: int
+    lines_received: int
+    remote_total: int | None
+    remote_completed: int | None
+    remote_failed: int | None
+    created_at_ms: int
+    submitted_at_ms: int | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that went wrong: with a prompt (`custom_id`, `fault`), or with a batch as a whole."""
+
+    at_ms: int
+    batch_id: int | None
+    custom_id: str | None
+    fault: str | None
+    message: str
+
+
+async def count_by_tag(connection: AsyncConnection) -> dict[str | None, dict[str, int]]:
+    """Prompts by tag and status, every status named; reads each prompt's tag, which takes a second per million."""
+    counted = (
+        select(utf8(prompts.c.tag), prompt_states.c.status, func.count())
+        .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
+        .group_by(prompts.c.tag, prompt_states.c.status)
+        .order_by(prompts.c.tag)
+    )
+    found: dict[str | None, dict[str, int]] = {}
+    for tag, status, count in await connection.execute(counted):
+        name = None if tag is None else tag.decode(errors="replace")
+        found.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
+    return found
+
+
+async def list_active_batches(connection: AsyncConnection) -> list[ActiveBatch]:
+    """Oldest first."""
+    received = batch_states.c.lines_done + batch_states.c.lines_failed + batch_states.c.lines_resent
+    columns: dict[str, ColumnElement[Any]] = {**lanes.c, **batch_states.c, "lines_received": received}
+    shown = [columns[field.name] for field in fields(ActiveBatch)]
+    found = select(*shown).join(lanes, lanes.c.id == batch_states.c.lane_id).where(text(f"batch_states.{ACTIVE}"))
+    return [ActiveBatch(*row) for row in await connection.execute(found.order_by(batch_states.c.id))]
+
+
+async def list_batches(connection: AsyncConnection) -> list[Sequence[Any]]:
+    """BATCH_COLUMNS of every batch, oldest first."""
+    return list(await connection.execute(select(_batches).order_by(_batches.c.id)))
+
+
+async def list_trouble(connection: AsyncConnection, limit: int) -> list[Trouble]:
+    """Newest first: errors of batches, and of prompts those among the last REPLIES_LOOKED_AT replies."""
+    of_batches = (
+        select(batch_states.c.last_error_at_ms, batch_states.c.id, batch_states.c.last_error)
+        .where(batch_states.c.last_error.is_not(None))
+        .order_by(batch_states.c.last_error_at_ms.desc())
+        .limit(limit)
+    )
+    newest = select(func.coalesce(func.max(replies.c.id), 0)).scalar_subquery()
+    of_prompts = (
+        select(
+            replies.c.received_at_ms,
+            replies.c.batch_id,
+            prompts.c.custom_id,
+            replies.c.fault,
+            func.coalesce(replies.c.error_message, replies.c.error_code, replies.c.fault),
+        )
+        .join(prompts, prompts.c.id == replies.c.prompt_id)
+        .where(replies.c.id > newest - REPLIES_LOOKED_AT, replies.c.fault.is_not(None))
+        .order_by(replies.c.id.desc())
+        .limit(limit)
+    )
+    found = [Trouble(at or 0, batch, None, None, error) for at, batch, error in await connection.execute(of_batches)]
+    found += [Trouble(*row) for row in await connection.execute(of_prompts)]
+    return sorted(found, key=lambda trouble: -trouble.at_ms)[:limit]

@@ -1,0 +1,77 @@
+import io
+
+import pytest
+
+from orchestrator.intake.formats import read_csv
+from orchestrator.intake.template import parse_template
+
+
+def entries(text, template=None):
+    content = text if isinstance(text, bytes) else text.encode()
+    return list(read_csv(io.BytesIO(content), "a.csv", template and parse_template(template)))
+
+
+def rows(text, template=None):
+    found = entries(text, template)
+    assert [entry.mistake for entry in found] == [""] * len(found)
+    return [entry.row for entry in found]
+
+
+def test_a_header_names_columns_and_empty_cells_are_left_out():
+    (row,) = rows('custom_id,prompt,priority,metadata,model\nc,"a, ""b""\r\nc",5,"{""k"": 1}",\n')
+    assert (row.custom_id, row.prompt, row.priority, row.model) == ("c", 'a, "b"\r\nc', 5, None)
+    assert row.metadata == '{"k": 1}'
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name():
+    assert rows(b"\xef\xbb\xbfprompt\nx\n")[0].prompt == "x"
+
+
+def test_a_template_takes_any_columns():
+    (row,) = rows("q,a,custom_id\nWhy,,c\n", "{q}? [{a}]")
+    assert (row.prompt, row.custom_id) == ("Why? []", "c")
+
+
+def test_a_record_is_told_by_the_line_where_it_starts():
+    found = entries('prompt,priority\n"a\nb",1\n\nx,high\n"c\n\nd",bad\ne\n')
+    assert [(entry.line, bool(entry.mistake)) for entry in found] == [(2, False), (5, True), (6, True), (9, True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prompt,promt\na,b\n", 'unknown column "promt": did you mean "prompt"?'),
+        ("prompt,prompt\na,b\n", "comes twice"),
+    ],
+)
+def test_a_header_that_cannot_be_used_is_the_one_bad_line_of_its_file(text, told):
+    (only,) = entries(text)
+    assert only.where == "a.csv:1"
+    assert told in only.mistake
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (b"a", "1 cells where the header has 3"),
+        (b"a,1,,", "4 cells where the header has 3"),
+        (b"a,1.5,", "priority must be a whole number"),
+        (b"a,9223372036854775808,", "priority must be a whole number"),
+        (b"a,1,{", "metadata is not valid JSON"),
+        (b",1,", "neither prompt nor body"),
+        (b"\xff,1,", "prompt is not UTF-8"),
+    ],
+)
+def test_a_record_that_makes_no_row_is_bad_and_the_next_is_read(record, told):
+    bad, good = entries(b"prompt,priority,metadata\n" + record + b"\nok,1,\n")
+    assert told in bad.mistake
+    assert good.row.prompt == "ok"
+
+
+def test_a_field_that_the_template_names_must_be_a_column():
+    (bad,) = entries("q\nx\n", "{question}")
+    assert 'field "question" of the template is missing: the row has "q"' in bad.mistake
+
+
+def test_an_empty_file_holds_nothing():
+    assert entries("") == []

@@ -1,0 +1,210 @@
+import os
+import pty
+import re
+import time
+
+import pytest
+
+from orchestrator.cli.status import duration
+
+NOW_MS = int(time.time() * 1000)
+COUNTS = ("queued", "batched", "done", "failed", "cancelled")
+
+
+@pytest.fixture
+def busy(queue):
+    """Prompts of every status in two tags and without, a batch under way, a paused provider and some trouble."""
+    for number, tag in enumerate(("a", "a", "b", None), 1):
+        queue.add(f"q-{number}", tag=tag)
+    queue.end("q-1", answer="yes")
+    queue.end("q-2", "failed", fault="invalid", error_message="no such model", received_at_ms=NOW_MS)
+    queue.sql(
+        "INSERT INTO lanes (provider, endpoint, completion_window, model) VALUES ('doubleword', '/v1/x', '24h', '')"
+    )
+    queue.sql(
+        "INSERT INTO batch_states (key, lane_id, status, lines, lines_done, remote_batch_id, remote_status,"
+        " remote_total, remote_completed, created_at_ms, submitted_at_ms, last_error, last_error_at_ms)"
+        " VALUES ('k-1', 1, 'submitted', 10, 4, 'r-1', 'in_progress', 10, 6, ?, ?, 'poll: 503', ?)",
+        NOW_MS - 185_000,
+        NOW_MS - 180_000,
+        NOW_MS - 60_000,
+    )
+    queue.sql("INSERT INTO batch_states (key, lane_id, status, created_at_ms) VALUES ('k-2', 1, 'settled', 1)")
+    queue.sql("UPDATE prompt_states SET status = 'batched', batch_id = 1 WHERE prompt_id = 3")
+    queue.sql(
+        "INSERT INTO provider_states (name, paused_at_ms, resume_at_ms, pauses, pause_reason, paused_by)"
+        " VALUES ('doubleword', 1700000000000, 1700000060000, 1, '402: balance too low', 'line')"
+    )
+    queue.sql("INSERT INTO provider_states (name, pauses) VALUES ('openai', 0)")
+    return queue
+
+
+def counts(**given):
+    return {name: given.get(name, 0) for name in COUNTS}
+
+
+def test_json_tells_prompts_by_status_and_tag(command, busy):
+    told = command("status", "--json").json
+    assert told["prompts"] == counts(queued=1, batched=1, done=1, failed=1)
+    assert sorted(told["tags"], key=lambda each: each["tag"] or "") == [
+        {"tag": None, **counts(queued=1)},
+        {"tag": "a", **counts(done=1, failed=1)},
+        {"tag": "b", **counts(batched=1)},
+    ]
+    assert told["database"] == "sqlite:///orchestrator.db"
+
+
+def test_json_tells_batches_under_way(command, busy):
+    (batch,) = command("status", "--json").json["batches"]
+    assert 185 <= batch.pop("age_seconds") < 300
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", batch.pop("created_at"))
+    assert batch.pop("submitted_at") is not None
+    assert batch == {
+        "id": 1,
+        "key": "k-1",
+        "provider": "doubleword",
+        "endpoint": "/v1/x",
+        "model": None,
+        "completion_window": "24h",
+        "status": "submitted",
+        "remote_status": "in_progress",
+        "remote_batch_id": "r-1",
+        "lines": 10,
+        "lines_received": 4,
+        "remote_total": 10,
+        "remote_completed": 6,
+        "remote_failed": None,
+        "last_error": "poll: 503",
+    }
+
+
+def test_json_tells_pauses_and_the_remedy(command, busy):
+    assert command("status", "--json").json["pauses"] == [
+        {
+            "provider": "doubleword",
+            "since": "2023-11-14T22:13:20Z",
+            "next_try_at": "2023-11-14T22:14:20Z",
+            "reason": "402: balance too low",
+            "remedy": "add credit or raise the spending limit at the provider",
+        }
+    ]
+
+
+def test_json_tells_the_last_errors_newest_first(command, busy):
+    errors = command("status", "--json").json["errors"]
+    assert [(each["custom_id"], each["batch_id"], each["fault"], each["message"]) for each in errors] == [
+        ("q-2", None, "invalid", "no such model"),
+        (None, 1, None, "poll: 503"),
+    ]
+
+
+def test_every_key_that_json_prints_is_in_the_help(command, busy):
+    help_text = command("status", "--help").out
+    told = command("status", "--json").json
+    objects = [told, *(each for value in told.values() if isinstance(value, list) for each in value)]
+    keys = {key for each in objects for key in each}
+    assert {key for key in keys if not re.search(rf"\b{key}\b", help_text)} == set()
+
+
+def test_a_pipe_gets_plain_text(command, busy):
+    said = command("status")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.isascii()
+    assert "\x1b" not in said.out
+    for line in (
+        r"tag +queued +batched +done +failed +cancelled",
+        r"a +0 +0 +1 +1 +0",
+        r"\(no tag\) +1 +0 +0 +0 +0",
+        r"total +1 +1 +1 +1 +0",
+        r"1 +doubleword +several +in_progress +4/10 +6/10 +3m \d+s",
+        r"doubleword: 402: balance too low: add credit",
+        r"q-2 +invalid +no such model",
+    ):
+        assert re.search(line, said.out), line
+
+
+def test_a_queue_without_tags_shows_the_sum_alone(command, queue):
+    queue.add("q-1")
+    assert command("status").out.splitlines() == [
+        "prompts in sqlite:///orchestrator.db:",
+        "  tag    queued  batched  done  failed  cancelled",
+        "  total       1        0     0       0          0",
+        "",
+    ]
+
+
+def test_an_empty_queue_has_a_status(command, queue):
+    assert command("status", "--json").json["prompts"] == counts()
+
+
+def test_of_many_tags_the_largest_are_shown(command, queue):
+    for number in range(30):
+        queue.add(f"q-{number}", tag=f"t-{number:02}")
+    queue.add("last", tag="t-29")
+    lines = command("status").out.splitlines()
+    assert lines[2].split() == ["t-29", "2", "0", "0", "0", "0"]
+    assert lines[-3:-1] == ["  … 10 more", "  total         31        0     0       0          0"]
+    assert len(command("status", "--json").json["tags"]) == 30
+
+
+def test_bytes_and_control_characters_in_tags_cannot_spoil_the_screen(command, queue):
+    queue.sql("INSERT INTO prompts (prompt, tag) VALUES ('p', CAST(x'61ff' AS TEXT)), ('p', char(27) || '[2J')")
+    said = command("status")
+    assert said.code == 0
+    assert "\\x1b[2J" in said.out
+    assert "\x1b" not in said.out
+
+
+def test_old_failures_are_not_searched_for(command, queue):
+    queue.add("old")
+    queue.end("old", "failed", fault="server")
+    queue.add("new")
+    row = "(SELECT id FROM prompts WHERE custom_id = 'new')"
+    queue.sql(
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+        f" INSERT INTO replies (prompt_id, seq, received_at_ms) SELECT {row}, i, 1 FROM n"
+    )
+    assert command("status", "--json").json["errors"] == []
+
+
+def test_it_works_while_another_process_writes(command, busy):
+    import sqlite3
+
+    writer = sqlite3.connect(busy.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("INSERT INTO prompts (prompt) VALUES ('p')")
+    assert command("status", "--json").json["prompts"]["queued"] == 1
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_a_terminal_gets_tables_of_its_width(process, busy):
+    here, there = pty.openpty()
+    running = process("status", stdout=there, env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"})
+    os.close(there)
+    drawn = b""
+    try:
+        while piece := os.read(here, 65536):
+            drawn += piece
+    except OSError:
+        pass  # the terminal is gone with the process
+    os.close(here)
+    assert running.wait(timeout=30) == 0
+    lines = drawn.decode().splitlines()
+    assert any("─" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    assert "\x1b[3" not in drawn.decode()
+
+
+def test_a_missing_database_is_one_line(command, folder):
+    said = command("status")
+    assert (said.code, said.err.count("\n")) == (1, 1)
+    assert "does not exist" in said.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(-5, "0s"), (0, "0s"), (42.9, "42s"), (60, "1m 0s"), (185, "3m 5s"), (7800, "2h 10m"), (270_000, "3d 3h")],
+)
+def test_ages_are_told_in_two_units(seconds, told):
+    assert duration(seconds) == told

@@ -1,0 +1,366 @@
+"""F16 to F19, F24 to F30, F33: every complete line counts once, whatever happens to a download on its way."""
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+from rig import collect, poll, settle
+
+from orchestrator.errors import StoreError
+
+BROKEN = (
+    "reset-mid-body:nbytes=0",
+    "reset-mid-body:nbytes=1",
+    "reset-mid-body:nbytes=700",
+    "reset-mid-body:nbytes=3000",
+    "truncated-chunk:nbytes=700",
+    "torn-tail:nbytes=1",
+    "torn-tail:nbytes=200",
+    "html-error:route=content",
+    "status-503:route=content",
+    "status-500:route=content",
+    "status-429:route=content",
+    "reset-before:route=content",
+    "redirect:route=content",
+    "file-gone",
+)
+SHAPED = ("no-final-newline", "crlf", "bom", "gzip:route=content")
+SPOILED = ("u2028", "crlf", "bom", "nul", "string-body", "lone-surrogate", "model-differs", "text-parts", "huge-200000")
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+async def test_a_download_that_breaks_goes_on_where_it_stopped_and_loses_nothing(rig, fault):
+    fault = rig.faults.add(fault, times=3)
+    names = rig.ask_many(20)
+    await rig.until_idle()
+    assert rig.count() == {"done": 20}
+    assert all(rig.history(name) == [None] for name in names)
+    assert rig.ledger.creates == 1
+    assert fault.fired >= 2
+    assert rig.batch()["duplicates"] == 0
+
+
+@pytest.mark.parametrize("fault", SHAPED)
+async def test_line_ends_and_marks_change_nothing(rig, fault):
+    rig.faults.add(fault)
+    rig.ask_many(5)
+    rig.ask("twice", model="m+sandbox-fail-once")
+    await rig.until_idle()
+    assert rig.count() == {"done": 6}
+    assert rig.ledger.creates == 2
+    assert rig.result("twice")["attempts"] == 2
+
+
+@pytest.mark.parametrize("behaviour", SPOILED)
+async def test_an_odd_answer_is_an_answer(rig, behaviour):
+    rig.ask("odd", model=f"m+sandbox-{behaviour}")
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.count() == {"done": 4}
+    assert rig.ledger.creates == 1
+    found = rig.result("odd")
+    assert "What about odd?" in found["answer"]
+    assert json.loads(found["response"])
+    if behaviour == "nul":
+        assert "\x00" not in found["answer"]
+        assert "\\u0000" in found["response"]
+    if behaviour == "u2028":
+        assert "\u2028" in found["answer"]
+
+
+async def test_the_parts_of_an_answer_are_joined_and_a_refusal_is_an_answer(rig):
+    rig.ask("parts", model="m+sandbox-multi-output", endpoint="/v1/responses")
+    rig.ask("no", model="m+sandbox-refusal")
+    rig.ask("vector", model="embedding-m", endpoint="/v1/embeddings")
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert rig.result("parts")["answer"].endswith("You asked: What about parts?")
+    assert rig.result("no")["answer"] == "I cannot help with that."
+    assert rig.result("vector")["answer"] is None
+    assert len(json.loads(rig.result("vector")["response"])["data"][0]["embedding"]) == 8
+
+
+async def test_a_cut_download_keeps_what_came_and_asks_for_the_rest_only(start):
+    rig = await start(sandbox={"answer_bytes": 2000}, collection={"overlap_lines": 0})
+    rig.ask_many(20)
+    await rig.ended()
+    rig.faults.add("reset-mid-body", nbytes=25_000, times=1)
+    await rig.run(collect)
+    done = rig.count()["done"]
+    assert 8 <= done <= 12
+    assert rig.batch()["output_cursor"] == done
+    await rig.until_idle()
+    assert rig.ledger.bytes_served < 60_000
+    assert rig.count() == {"done": 20}
+
+
+async def test_bytes_downloaded_are_about_the_bytes_of_the_output(start):
+    rig = await start(sandbox={"latency_seconds": 450, "answer_bytes": 1000})
+    rig.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)"
+        " INSERT INTO prompts (custom_id, model, prompt) SELECT 'q-' || i, 'm', 'What about q-' || i || '?' FROM n"
+    )
+    await rig.until_idle()
+    output = rig.value("SELECT sum(length(response)) FROM results")
+    assert rig.ledger.requests["content"] >= 10
+    assert rig.ledger.bytes_served < 1.6 * output
+
+
+# ---------------------------------------------------------------- resuming
+
+
+async def test_a_late_line_put_before_the_cursor_is_found(start):
+    rig = await start(sandbox={"latency_seconds": 400}, collection={"overlap_lines": 0})
+    rig.ask("late", model="m+sandbox-late")
+    rig.ask_many(10)
+    await rig.until_idle()
+    assert rig.count() == {"done": 11}
+    assert rig.history("late") == [None]
+    assert rig.ledger.creates == 1
+
+
+async def test_many_late_lines_are_found_by_one_full_reading(start):
+    rig = await start(sandbox={"latency_seconds": 400}, collection={"overlap_lines": 0})
+    for number in range(8):
+        rig.ask(f"late-{number}", model="m+sandbox-late")
+    rig.ask_many(10)
+    await rig.until_idle()
+    assert rig.count() == {"done": 18}
+    assert set(rig.ledger.executions.values()) == {1}
+    assert len(rig.told("settle.rereading")) <= 1
+
+
+@pytest.mark.parametrize("overlap", [0, 2, 64])
+async def test_a_server_that_ignores_skip_is_noticed_and_each_line_counts_once(start, overlap):
+    rig = await start(sandbox={"latency_seconds": 300}, collection={"overlap_lines": overlap})
+    rig.faults.add("skip-ignored")
+    rig.ask_many(20)
+    rig.ask("twice", model="m+sandbox-fail-once")
+    await rig.until_idle()
+    assert rig.count() == {"done": 21}
+    assert set(rig.ledger.successes.values()) == {1}
+    assert rig.result("twice")["attempts"] == 2
+    assert sum(batch["duplicates"] for batch in rig.batches()) == 0
+    assert rig.told("collect.skip_ignored") or overlap == 64
+
+
+async def test_without_a_resume_parameter_lines_are_skipped_here(start):
+    rig = await start(provider={"resume_parameter": ""}, sandbox={"latency_seconds": 300})
+    rig.ask_many(20)
+    await rig.until_idle()
+    assert rig.count() == {"done": 20}
+    assert not rig.told("collect.skip_ignored")
+
+
+# ---------------------------------------------------------------- applying a part twice
+
+
+async def states(rig):
+    kept = rig.sql("SELECT prompt_id, status, attempts, returns, replies, finished_at_ms FROM prompt_states")
+    replies = rig.sql("SELECT prompt_id, seq, batch_id, fault, answer, raw FROM replies ORDER BY id")
+    counts = rig.sql("SELECT lines_done, lines_failed, lines_resent, duplicates, unreadable FROM batch_states")
+    return [tuple(row) for rows in (kept, replies, counts) for row in rows]
+
+
+def ask_every_kind(rig):
+    for behaviour in ("ok", "fail-once", "bad-request", "duplicate", "bad-utf8", "not-object", "unauthorized-once", "nul"):
+        rig.ask(behaviour, model=f"m+sandbox-{behaviour}")
+
+
+@pytest.mark.parametrize("cursor", range(8))
+async def test_reading_any_part_of_a_file_twice_changes_nothing(start, cursor):
+    rig = await start(collection={"overlap_lines": 0})
+    ask_every_kind(rig)
+    await rig.collected()
+    before = await states(rig)
+    rig.sql(
+        "UPDATE batch_states SET collect_due = 1, next_try_at_ms = 0, output_cursor = max(output_cursor, 7),"
+        " error_cursor = max(error_cursor, 4)"
+    )
+    rig.sql(f"UPDATE batch_states SET reread = {cursor == 0}")
+    rig.context = rig_with_overlap(rig, cursor)
+    await rig.run(collect)
+    after = await states(rig)
+    assert after[:-1] == before[:-1]
+    assert after[-1][:3] == before[-1][:3]
+
+
+def rig_with_overlap(rig, cursor):
+    import dataclasses
+
+    import msgspec
+
+    collection = msgspec.structs.replace(rig.context.config.collection, overlap_lines=8 - cursor)
+    config = msgspec.structs.replace(rig.context.config, collection=collection)
+    return dataclasses.replace(rig.context, config=config)
+
+
+@pytest.mark.parametrize("table", ["batch_states", "prompt_states", "replies"])
+async def test_rows_states_and_cursor_are_written_together_or_not_at_all(rig, table):
+    ask_every_kind(rig)
+    await rig.ended()
+    before = await states(rig)
+    event = {"batch_states": "UPDATE OF output_cursor", "prompt_states": "UPDATE OF status", "replies": "INSERT"}[table]
+    rig.sql(
+        f"CREATE TRIGGER out_of_order BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'the disk says no'); END"
+    )
+    with pytest.raises(Exception, match="the disk says no"):
+        await rig.run(collect)
+    assert await states(rig) == before
+    assert rig.batch()["output_cursor"] == 0
+    rig.sql("DROP TRIGGER out_of_order")
+    await rig.until_idle()
+    assert rig.count() == {"done": 5, "failed": 3}
+
+
+async def test_a_duplicate_line_makes_no_second_result(rig):
+    rig.ask("double", model="m+sandbox-duplicate")
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.history("double") == [None]
+    assert rig.count() == {"done": 4}
+    assert rig.batch()["duplicates"] == 1
+
+
+# ---------------------------------------------------------------- late and upgraded
+
+
+async def server_retries(rig, batch):
+    url = f"{rig.sandbox.url}/batches/{batch['remote_batch_id']}/retry"
+    async with aiohttp.ClientSession() as session, session.post(url, headers={"Authorization": "Bearer x"}) as reply:
+        assert reply.status == 200
+
+
+async def test_a_success_after_a_server_side_retry_of_a_failed_line_is_kept(start):
+    rig = await start(sandbox={"slow_seconds": 600})
+    rig.ask("upgraded", model="m+sandbox-bad-request-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    batch = await rig.collected()
+    assert rig.statuses() == {"upgraded": "failed", "slow": "batched"}
+    await server_retries(rig, batch)
+    await rig.until_idle()
+    assert rig.statuses() == {"upgraded": "done", "slow": "done"}
+    assert rig.history("upgraded") == ["invalid", None]
+    assert rig.told("collect.late_success")
+    assert rig.ledger.creates == 1
+
+
+async def test_a_success_after_a_server_side_retry_spares_the_resend_that_is_waiting(start):
+    rig = await start(sandbox={"slow_seconds": 600}, retry={"base_seconds": 3000})
+    rig.ask("upgraded", model="m+sandbox-fail-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    batch = await rig.collected()
+    assert rig.statuses()["upgraded"] == "queued"
+    await server_retries(rig, batch)
+    await rig.until_idle()
+    assert rig.count() == {"done": 2}
+    assert rig.ledger.creates == 1
+    assert rig.ledger.successes["upgraded"] == 1
+
+
+async def test_a_late_success_of_a_prompt_already_resent_counts_once_and_the_second_is_a_duplicate(start):
+    rig = await start(sandbox={"slow_seconds": 600}, retry={"base_seconds": 0})
+    rig.ask("both", model="m+sandbox-fail-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    batch = await rig.collected()
+    await server_retries(rig, batch)
+    await rig.until_idle()
+    assert rig.count() == {"done": 2}
+    assert rig.history("both").count(None) == 1
+
+
+# ---------------------------------------------------------------- files that are gone, lines nobody asked for
+
+
+async def test_a_finished_batchs_file_that_is_gone_for_good_has_its_lines_resent(rig):
+    rig.faults.add("file-gone", times=40)
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    (gone, *_) = rig.told("collect.file_gone")
+    assert gone["log_level"] == "error"
+    assert rig.history("q-1")[0] == "missing"
+
+
+async def test_a_file_that_cannot_be_read_while_its_batch_runs_does_not_keep_the_batch_from_ending(start):
+    rig = await start(sandbox={"latency_seconds": 300})
+    gone = rig.faults.add("file-gone")
+    rig.ask_many(10)
+    await rig.until(lambda: gone.fired >= 2)
+    assert rig.batch()["status"] == "submitted"
+    await rig.until(lambda: rig.batch()["status"] == "ended")
+    rig.faults.clear()
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+
+
+async def test_a_file_that_always_ends_within_a_line_is_done_without_in_the_end(rig):
+    rig.faults.add("torn-tail", nbytes=200, times=40)
+    rig.ask_many(5)
+    await rig.until_idle()
+    assert rig.count() == {"done": 5}
+
+
+async def test_a_file_missing_for_a_while_costs_nothing(rig):
+    rig.faults.add("file-gone", times=4)
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+
+
+async def test_a_line_for_a_prompt_that_was_never_in_this_batch_is_only_counted(start):
+    rig = await start(through_proxy=True)
+    rig.ask("mine")
+    rig.ask("waiting", not_before="2099-01-01 00:00:00")
+    foreign = b'{"id":"x","custom_id":"%b","response":{"status_code":200,"body":{"choices":[{"message":{"content":"no"}}]}}}\n'
+
+    def more(status, headers, body):
+        return status, headers, foreign % b"waiting" + foreign % b"nobody" + body if body else body
+
+    rig.proxy.rewrite("GET", "/content$", more)
+    await rig.until(lambda: rig.batch()["status"] == "settled")
+    assert rig.statuses() == {"mine": "done", "waiting": "queued"}
+    assert rig.history("waiting") == []
+
+
+async def test_a_line_of_60_mb_goes_through(start):
+    rig = await start()
+    rig.ask("giant", model=f"m+sandbox-huge-{60 << 20}")
+    rig.ask_many(2)
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert rig.value("SELECT length(answer) FROM results WHERE custom_id = 'giant'") >= 60 << 20
+
+
+# ---------------------------------------------------------------- the lease
+
+
+async def test_a_holder_that_lost_its_lease_writes_nothing(start):
+    rig = await start(through_proxy=True)
+    rig.ask_many(3)
+    await rig.ended()
+    held = rig.proxy.hold("GET", "/content$", "after")
+    before = await states(rig)
+    reading = asyncio.create_task(collect(rig.context))
+    await held.reached.wait()
+    rig.sql("UPDATE batch_states SET fence = fence + 1, lease_owner = 'another'")
+    held.open.set()
+    with pytest.raises(StoreError):
+        await reading
+    assert await states(rig) == before
+    assert rig.batch()["lease_owner"] == "another"
+    rig.sql("UPDATE batch_states SET lease_until_ms = 0")
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+
+
+@pytest.mark.parametrize("stage", [poll, collect, settle])
+async def test_a_batch_that_another_holds_is_left_alone(rig, stage):
+    rig.ask("one")
+    await rig.submitted()
+    rig.sql("UPDATE batch_states SET lease_until_ms = ?", int((rig.clock() + 500) * 1000))
+    before = dict(rig.batch())
+    await rig.later(stage, seconds=400)
+    assert dict(rig.batch()) == before
+    await rig.until_idle()

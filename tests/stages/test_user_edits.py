@@ -1,0 +1,167 @@
+"""What a user may do by plain SQL, at every moment of a prompt's life: the daemon is safe against all of it."""
+
+import sqlite3
+
+import pytest
+from rig import admit, collect, pack, poll, settle, submit
+
+CANCEL = "UPDATE prompt_states SET status = 'cancelled' WHERE prompt_id = 1"
+REQUEUE = "UPDATE prompt_states SET status = 'queued' WHERE prompt_id = 1"
+DELETE = "DELETE FROM prompts WHERE id = 1"
+EDIT = "UPDATE prompts SET prompt = 'Another question?' WHERE id = 1"
+REPLACE = "INSERT OR REPLACE INTO prompts (custom_id, model, prompt) VALUES ('one', 'm', 'Another question?')"
+LABEL = "UPDATE prompts SET tag = 'new', metadata = '{}' WHERE id = 1"
+EDITS = {"cancel": CANCEL, "requeue": REQUEUE, "delete": DELETE, "edit": EDIT, "replace": REPLACE, "label": LABEL}
+STAGES = (admit, pack, submit, poll, collect, settle)
+REFUSED = {
+    "cancel": "no such move",
+    "requeue": "no such move",
+    "delete": "in a batch",
+    "edit": "was sent as it stands",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("moment", range(len(STAGES) + 1))
+async def test_an_edit_at_any_moment_is_done_or_refused_and_loses_nothing(rig, edit, moment):
+    rig.ask("one")
+    rig.ask("two")
+    for number, stage in enumerate(STAGES[:moment]):
+        if number == STAGES.index(poll):
+            rig.clock.advance(60)
+        await rig.run(stage)
+    try:
+        rig.sql(EDITS[edit])
+    except sqlite3.IntegrityError as refused:
+        assert REFUSED[edit] in str(refused)
+        done = True
+    else:
+        done = False
+    await rig.until_idle()
+    assert rig.statuses()["two"] == "done"
+    one = rig.results().get("one")
+    if edit == "delete" and not done:
+        assert one is None
+    elif edit == "cancel" and not done:
+        assert one["status"] == "cancelled"
+    else:
+        assert one["status"] == "done"
+    if edit in ("edit", "replace") and not done:
+        assert one["answer"].endswith("You asked: Another question?")
+    runs = rig.ledger.executions.get("one", 0)
+    assert runs <= (2 if edit == "replace" else 1)
+    assert rig.value("SELECT count(*) FROM prompt_states") == rig.value("SELECT count(*) FROM prompts")
+
+
+@pytest.mark.parametrize("edit", [CANCEL, DELETE])
+async def test_a_prompt_between_two_attempts_can_be_cancelled_or_deleted(rig, edit):
+    rig.ask("one", model="m+sandbox-fail-always")
+    rig.ask("two")
+    await rig.collected()
+    rig.sql(edit)
+    await rig.until_idle()
+    assert rig.ledger.executions == {"one": 1, "two": 1}
+    assert rig.statuses().get("one") in (None, "cancelled")
+
+
+async def test_a_failed_prompt_that_is_queued_again_starts_with_all_its_attempts_and_keeps_its_history(start):
+    rig = await start(retry={"max_attempts": 2})
+    rig.ask("one", model="m+sandbox-fail-3")
+    await rig.until_idle()
+    assert rig.statuses() == {"one": "failed"}
+    rig.sql(REQUEUE)
+    await rig.until_idle()
+    assert rig.history("one") == ["server", "server", "server", None]
+    assert rig.result("one")["attempts"] == 4
+    assert rig.result("one")["status"] == "done"
+
+
+async def test_a_failed_prompt_can_be_corrected_and_queued_again(rig):
+    rig.ask("one", model="unknown-x")
+    await rig.until_idle()
+    assert rig.statuses() == {"one": "failed"}
+    rig.sql("UPDATE prompts SET model = 'm' WHERE id = 1")
+    rig.sql(REQUEUE)
+    await rig.until_idle()
+    assert rig.statuses() == {"one": "done"}
+
+
+async def test_a_cancelled_prompt_can_be_queued_again(rig):
+    rig.ask("one")
+    rig.sql(CANCEL)
+    await rig.until_idle()
+    assert rig.ledger.executions == {}
+    rig.sql(REQUEUE)
+    await rig.until_idle()
+    assert rig.statuses() == {"one": "done"}
+
+
+async def test_an_answer_that_was_paid_for_beats_a_cancel_that_came_too_late(start):
+    rig = await start(sandbox={"slow_seconds": 600}, retry={"base_seconds": 3000})
+    rig.ask("one", model="m+sandbox-fail-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    await rig.collected()
+    rig.sql(CANCEL)
+    batch = next(iter(rig.sandbox.provider.batches.values()))
+    failed = [line for line in batch.lines if line.template.custom_id == "one"]
+    rig.sandbox.provider.simulation.retry(batch, failed, rig.clock())
+    await rig.until_idle()
+    assert rig.statuses() == {"one": "done", "slow": "done"}
+
+
+async def test_a_done_prompt_deleted_while_its_batch_runs_stays_deleted(start):
+    rig = await start(sandbox={"latency_seconds": 400})
+    rig.ask_many(8)
+    await rig.submitted()
+    await rig.until(lambda: rig.statuses()["q-1"] == "done")
+    rig.sql(DELETE)
+    await rig.until_idle()
+    assert rig.count() == {"done": 7}
+    assert rig.value("SELECT count(*) FROM replies WHERE prompt_id NOT IN (SELECT id FROM prompts)") == 0
+
+
+async def test_a_custom_id_can_be_used_again_after_its_row_was_deleted_and_gets_its_own_answer(start):
+    rig = await start(sandbox={"latency_seconds": 400})
+    rig.ask_many(8)
+    await rig.submitted()
+    await rig.until(lambda: rig.statuses()["q-1"] == "done")
+    rig.sql(DELETE)
+    rig.ask("q-1", prompt="A new question?")
+    await rig.until_idle()
+    assert rig.count() == {"done": 8}
+    assert rig.result("q-1")["answer"].endswith("You asked: A new question?")
+
+
+async def test_rows_replaced_while_they_are_uploaded_never_send_a_wrong_file(start):
+    rig = await start(through_proxy=True)
+    rig.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)"
+        " INSERT INTO prompts (custom_id, model, prompt) SELECT 'q-' || i, 'm', printf('%.*c', 900000, 'x') FROM n"
+    )
+    rig.ask("last")
+    await rig.sealed()
+    import asyncio
+
+    held = rig.proxy.hold("POST", "/files$", "before")
+    sending = asyncio.create_task(submit(rig.context))
+    await held.reached.wait()
+    rig.sql("INSERT OR REPLACE INTO prompts (custom_id, model, prompt) VALUES ('last', 'm', 'Another question?')")
+    held.open.set()
+    await sending
+    assert rig.told("submit.repacked")
+    await rig.until_idle()
+    assert rig.count() == {"done": 41}
+    assert set(rig.ledger.executions.values()) == {1}
+    assert rig.result("last")["answer"].endswith("You asked: Another question?")
+
+
+async def test_priority_and_time_may_be_changed_while_a_prompt_waits(start):
+    rig = await start(packing={"linger_seconds": 0, "max_lines": 1})
+    rig.ask_many(3)
+    await rig.run(admit)
+    rig.sql("UPDATE prompts SET priority = 9 WHERE custom_id = 'q-3'")
+    rig.sql("UPDATE prompts SET not_before = '2199-01-01' WHERE custom_id = 'q-1'")
+    await rig.run(admit, pack)
+    order = rig.sql("SELECT p.custom_id FROM prompts p JOIN prompt_states s ON s.prompt_id = p.id ORDER BY s.batch_id")
+    assert [row["custom_id"] for row in order] == ["q-1", "q-3", "q-2"]
+    assert rig.statuses()["q-1"] == "queued"
