@@ -184,6 +184,12 @@ EVENTS: dict[str, Event] = {
     "settle.missing": Event(
         "warning", "Lines stand in neither file; they are resent or failed.", f"{_BATCH}, lines, fault, resent, failed"
     ),
+    "settle.rejected": Event(
+        "warning",
+        "The provider rejected a file after taking it; lines it blames failed, the others are back in the queue.",
+        f"{_BATCH}, lines, fault, resent, failed, reason",
+        "See the prompts' error_message; correct and retry them.",
+    ),
     "settle.held": Event(
         "warning",
         "The provider's quota of waiting tokens is full: the lines are back in the queue, smaller files follow later.",

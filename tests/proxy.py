@@ -3,6 +3,7 @@ change what is answered. The sandbox has no such faults, and a kill at an exact 
 
 import asyncio
 import contextlib
+import io
 import re
 from dataclasses import dataclass, field
 
@@ -80,7 +81,7 @@ class Proxy:
         url = self.upstream + request.path_qs
         try:
             async with self.session.request(
-                request.method, url, data=sent or None, headers=headers, allow_redirects=False
+                request.method, url, data=io.BytesIO(sent) if sent else None, headers=headers, allow_redirects=False
             ) as answer:
                 status, body = answer.status, await answer.read()
                 told = {name: value for name, value in answer.headers.items() if name.lower() not in DROPPED}

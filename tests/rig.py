@@ -68,7 +68,7 @@ class Rig:
     def ask(self, custom_id, prompt="", **columns):
         """Insert one prompt with a question of its own."""
         row = {"custom_id": custom_id, "model": MODEL, **columns}
-        if "body" not in row:
+        if prompt or "body" not in row:
             row["prompt"] = prompt or f"What about {custom_id}?"
         names = ", ".join(row)
         self.sql(f"INSERT INTO prompts ({names}) VALUES ({', '.join('?' * len(row))})", *row.values())
@@ -204,7 +204,8 @@ class Rig:
         ):
             assert row["fault"] is None
             assert row["response"] is not None
-            if PLAIN.search(row["sent_as"] or MODEL) and row["body"] is None and row["endpoint"].endswith("completions"):
+            is_chat = row["body"] is None and row["endpoint"].endswith("chat/completions")
+            if is_chat and PLAIN.search(row["sent_as"] or MODEL):
                 assert row["answer"] == self.answer_to(row), row["custom_id"]
 
     def answer_to(self, row):

@@ -253,8 +253,10 @@ DUE_MS = f"coalesce(CAST((julianday(NEW.not_before) - 2440587.5) * 86400000 AS I
 RAW_BYTES = " + ".join(f"coalesce(length(CAST(NEW.{column} AS BLOB)), 0)" for column in ("prompt", "system", "body"))
 
 TRIGGERS = (
+    # Replies of that number can only be those of a row that `INSERT OR REPLACE` took away without its delete trigger.
     f"""
     CREATE TRIGGER prompts_get_a_state AFTER INSERT ON prompts BEGIN
+        DELETE FROM replies WHERE prompt_id = NEW.id;
         INSERT INTO prompt_states (prompt_id, priority, due_at_ms, line_bytes)
         VALUES (NEW.id, NEW.priority, {DUE_MS}, {RAW_BYTES});
     END
@@ -279,9 +281,9 @@ TRIGGERS = (
     """,
     f"""
     CREATE TRIGGER prompts_are_admitted_anew AFTER UPDATE OF {SENT_COLUMNS}, priority, not_before ON prompts BEGIN
-        UPDATE prompt_states SET lane_id = NULL, priority = NEW.priority, waiting = 0, due_at_ms = {DUE_MS},
-            line_bytes = {RAW_BYTES}
-        WHERE prompt_id = NEW.id AND status = 'queued';
+        UPDATE prompt_states SET priority = NEW.priority WHERE prompt_id = NEW.id;
+        UPDATE prompt_states SET lane_id = NULL, waiting = 0, due_at_ms = {DUE_MS}, line_bytes = {RAW_BYTES}
+        WHERE prompt_id = NEW.id AND status NOT IN ('batched', 'done');
     END
     """,
     # One call of instr(): a list to search would be built anew for each row.
@@ -295,8 +297,11 @@ TRIGGERS = (
     f"""
     CREATE TRIGGER prompt_states_follow_their_user AFTER UPDATE OF status ON prompt_states
     WHEN OLD.status <> 'batched' AND NEW.status <> OLD.status AND NEW.status IN ('queued', 'cancelled') BEGIN
-        UPDATE prompt_states SET lane_id = NULL, waiting = 0, due_at_ms = {NOW_MS}, forgiven = attempts, returns = 0,
-            cancelling = 0,
+        UPDATE prompt_states SET lane_id = NULL, waiting = 0, forgiven = attempts, returns = 0, cancelling = 0,
+            due_at_ms = max({NOW_MS}, coalesce((
+                SELECT CAST((julianday(not_before) - 2440587.5) * 86400000 AS INTEGER) FROM prompts
+                WHERE id = NEW.prompt_id
+            ), 0)),
             finished_at_ms = CASE status WHEN 'cancelled' THEN {NOW_MS} END
         WHERE prompt_id = NEW.prompt_id;
     END

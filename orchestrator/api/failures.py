@@ -30,6 +30,8 @@ _LINE = re.compile(r"\bline\s*:?\s*#?(\d{1,9})\b", re.IGNORECASE)
 _NO_FILE_YET = re.compile(r"cannot find file|input file not found|file with id .* not found", re.IGNORECASE)
 _NOT_FROM_THE_API = re.compile(rb"\s*<|.{0,40}failed to read multipart", re.IGNORECASE)
 _ACCOUNT_429 = re.compile(r"unverified|insufficient_quota|billing|spend|credit", re.IGNORECASE)
+_ACCOUNT_400 = re.compile(r"\b(billing_hard_limit_reached|billing_not_active|insufficient_quota)\b")
+_ADDRESS = re.compile(r"https?://\S+")
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError)
 
 FORBIDDEN, NOT_FOUND, TOO_LARGE, TOO_MANY, UNAVAILABLE = 403, 404, 413, 429, 503
@@ -58,7 +60,7 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     message = f"{call}: {status} {said(body)}"
     wait = retry_after_seconds(headers, body)
     if status == TOO_MANY:
-        blocked = _ACCOUNT_429.search(message)
+        blocked = _ACCOUNT_429.search(_ADDRESS.sub("", message))  # rate limits end in advice on a bigger account
         return (
             AccountBlocked(message, status=status)
             if blocked
@@ -69,7 +71,7 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     line = named_line(said(body))
     if _NO_FILE_YET.search(message) or (status == NOT_FOUND and line is None):
         return NotFound(message, status=status)
-    if status in (401, 402) or (status == FORBIDDEN and line is None):
+    if status in (401, 402) or (line is None and (status == FORBIDDEN or _ACCOUNT_400.search(message))):
         return AccountBlocked(message, status=status)
     return Rejected(message, status=status, line=line)
 

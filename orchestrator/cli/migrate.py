@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.opening import with_database
 from orchestrator.errors import StoreError
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ BEHIND = 1
 @click.pass_obj
 def command(config_path: Path | None, *, check: bool, as_json: bool) -> int:
     """Make the database, or bring it to the newest revision."""
+    from orchestrator.cli.opening import with_database  # noqa: PLC0415
     from orchestrator.store.schema import migrate, newest_revision, require_current  # noqa: PLC0415
 
     async def upgraded(database: Database, _loaded: Loaded) -> tuple[str | None, str]:

@@ -26,7 +26,12 @@ FAULTS = tuple(fault.value for fault in Fault)
 @click.option("--custom-id", "custom_ids", multiple=True, type=TEXT, help="This prompt; may be repeated.")
 @click.option("--tag", type=TEXT, help="Prompts with this tag.")
 @click.option(
-    "--fault", "faults", multiple=True, type=click.Choice(FAULTS), help="Prompts that failed so; may be repeated."
+    "--fault",
+    "faults",
+    multiple=True,
+    type=click.Choice(FAULTS),
+    metavar="FAULT",
+    help=f"Prompts that failed so; may be repeated: {', '.join(FAULTS)}.",
 )
 @click.option("--all", "everything", is_flag=True, help="Every failed prompt.")
 @click.option("--cancelled", is_flag=True, help="Cancelled prompts as well as failed ones.")

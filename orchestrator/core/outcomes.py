@@ -5,6 +5,7 @@ Which file the line stands in, the counts and the batch's status are hints and p
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ _ACCOUNT_WORDS = (
     "insufficient credit",
     "insufficient_funds",
 )
+_ADDRESS = re.compile(r"https?://\S+")
 _FAULT_OF_STATUS = {
     401: Fault.ACCOUNT,
     402: Fault.ACCOUNT,
@@ -96,6 +98,12 @@ def judge(reply: Reply | Unreadable) -> Outcome:
 def silence(fault: Fault, message: str) -> Outcome:
     """The outcome of a line that stands in neither file (F18)."""
     return Outcome(fault, error_code=fault.value, error_message=message)
+
+
+def rejected_file(code: str | None, message: str | None) -> Outcome:
+    """The outcome of each line of a file that the provider rejected whole, naming no line: none of them ran (F22)."""
+    fault = Fault.ACCOUNT if _about_account(f"{code or ''} {message or ''}") else Fault.MISSING
+    return Outcome(fault, error_code=_clip(code), error_message=_clip(message))
 
 
 # ---------------------------------------------------------------- is it an answer?
@@ -273,11 +281,17 @@ def _read_reason(reason: dict[str, Any], status: int | None) -> _Complaint:
     return _Complaint(_status_of(details) or told.status or status, told.code or reason["type"], message)
 
 
+def _about_account(text: str) -> bool:
+    """Addresses are left out: advice on a bigger account stands below rate limits too."""
+    words = _ADDRESS.sub("", text).lower()
+    return any(word in words for word in _ACCOUNT_WORDS)
+
+
 def _fault(complaint: _Complaint) -> Fault:
-    words = f"{complaint.code or ''} {complaint.message or ''}".lower()
+    words = f"{complaint.code or ''} {complaint.message or ''}"
     status = complaint.status
     says_nothing = status is None or status < 300  # noqa: PLR2004
-    if (says_nothing or status in (400, 402, 403, 429)) and any(word in words for word in _ACCOUNT_WORDS):
+    if (says_nothing or status in (400, 402, 403, 429)) and _about_account(words):
         return Fault.ACCOUNT
     code = (complaint.code or "").lower()
     if any(word in code for word in _REFUSED_CODES):
@@ -297,7 +311,10 @@ def _fault(complaint: _Complaint) -> Fault:
 def _text(value: object) -> str | None:
     if isinstance(value, str):
         return value
-    return None if value is None else msgspec.json.encode(value).decode()
+    try:
+        return None if value is None else msgspec.json.encode(value).decode()
+    except RecursionError:  # nested as deeply as can just be read
+        return None
 
 
 def _clean(text: str | None) -> str | None:

@@ -59,10 +59,15 @@ async def pack(context: Context) -> Tick:
 
 
 def _has_place(context: Context, lane: ReadyLane, state: ProviderState | None, active: ActiveBatches) -> bool:
-    """False while the provider is paused or on trial after a pause, or when it or the lane has batches enough."""
+    """False while the provider is paused or on trial after a pause, or when it or the lane has batches enough.
+
+    A lane that met its quota sends one batch after the other, each once the one before it runs (F7, F8).
+    """
     name = lane.lane.provider
     provider = context.config.providers[name]
     if state is not None and (state.paused(context.now_ms()) or (state.pauses and active.unsent[name])):
+        return False
+    if lane.over_quota and active.unproven[lane.id]:
         return False
     return (
         active.by_lane[lane.id] < provider.max_active_batches_per_lane
@@ -80,6 +85,7 @@ async def _seal_if_due(context: Context, lane: ReadyLane, state: ProviderState |
     active.by_lane[lane.id] += 1
     active.by_provider[lane.lane.provider] += 1
     active.unsent[lane.lane.provider] += 1
+    active.unproven[lane.id] += 1
     return 1
 
 

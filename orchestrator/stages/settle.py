@@ -6,6 +6,7 @@ some time later, are gone: they go back to the queue without using up an attempt
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +14,38 @@ import msgspec
 
 from orchestrator.context import IDLE, Context, Tick
 from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
-from orchestrator.core.outcomes import Outcome, silence
+from orchestrator.core.outcomes import Outcome, rejected_file, silence
 from orchestrator.core.remote import RemoteState, state_of
 from orchestrator.core.retry import backoff
 from orchestrator.lease import held
+from orchestrator.pauses import pause_provider
 from orchestrator.recording import refused, settled
 from orchestrator.store.batches import get_batch, move_batch, statuses, update_batch
-from orchestrator.store.lanes import count_holds, free_lane, hold_lane
+from orchestrator.store.lanes import Hold, free_lane, get_hold, hold_lane, ran_beside
 from orchestrator.store.queue import list_lines, return_lines
 from orchestrator.store.replies import count_members, get_members, list_members, record
 from orchestrator.store.tables import batch_states
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from orchestrator.store.replies import Entry
 
 PAGE = 1000
 HOLD_SECONDS, HOLD_MAX_SECONDS = 300.0, 4800.0
-_HELD_BACK = ("token_limit_exceeded", "enqueued_token")
+_HELD_BACK = re.compile(r"token_limit_exceeded|enqueued.token", re.IGNORECASE)
+
+
+class Complaint(msgspec.Struct, frozen=True):
+    """One of the provider's errors about a whole file, as `poll` keeps them; `line` is 1-based."""
+
+    code: str | None
+    message: str | None
+    line: int | None
+
 
 DUE = statuses(BatchStatus.ENDED) & batch_states.c.collect_due.is_(False)
 
@@ -41,44 +56,93 @@ async def settle(context: Context) -> Tick:
         if batch is None:
             return IDLE
         left = await context.database.read(partial(count_members, batch_id=batch.id))
-        if left and _over_quota(batch, left):
-            await _hold_lane(context, batch)
-        elif left and _never_ran(batch, left):
-            await _drop_named_lines(context, batch)
-            await _give_back(context, batch, Fault.MISSING, "the provider rejected the file before running it")
+        if left and _never_ran(batch):
+            await _take_back(context, batch, left)
         elif left and (not batch.rereads or batch.reread_news):
             await _read_again(context, batch, left)
             return Tick(1, more=True)
         elif left:
-            await _give_back(context, batch, *_silence_means(batch, left))
+            await _give_up_waiting(context, batch, left)
         await _close(context, batch)
     return Tick(1, more=True)
 
 
-def _never_ran(batch: Batch, left: int) -> bool:
+def _never_ran(batch: Batch) -> bool:
     """The provider rejected the whole file after taking it, and said why (F7, F22)."""
     failed = state_of(batch.remote_status or "") is RemoteState.FAILED
-    return failed and left == batch.lines and not batch.remote_completed and batch.remote_errors is not None
+    ran = batch.remote_completed or batch.lines_received
+    return failed and not ran and batch.remote_errors is not None
 
 
-def _over_quota(batch: Batch, left: int) -> bool:
-    """Refused for the tokens already waiting there: the batch's fault, not its lines' (F7)."""
-    return _never_ran(batch, left) and any(word in (batch.remote_errors or "") for word in _HELD_BACK)
+async def _take_back(context: Context, batch: Batch, left: int) -> None:
+    """Find out who is to blame for a rejected file: the quota, the model, the lines it names, or the account."""
+    complaints = msgspec.json.decode(batch.remote_errors or "[]", type=list[Complaint])
+    if any(_HELD_BACK.search(f"{said.code} {said.message}") for said in complaints):
+        await _hold_lane(context, batch)
+        return
+    no_model = next((said for said in complaints if said.code == "model_not_found"), None)
+    # Line numbers count the file as it was sent: they fit only while no line has left it.
+    named = {said.line: said for said in complaints if said.line is not None and said.line <= left == batch.lines}
+    if no_model is not None and batch.lane.model:
+        outcome = Outcome(Fault.INVALID, None, no_model.code, no_model.message)
+        resent, failed = await _give_back(context, batch, outcome, refused)
+    elif named:
+        outcome = Outcome(Fault.INVALID, None, complaints[0].code, complaints[0].message)
+        resent, failed = await _drop_named_lines(context, batch, named)
+    else:
+        outcome = rejected_file(complaints[0].code, complaints[0].message)
+        resent, failed = await _blame_file(context, batch, outcome)
+    reason = _said(outcome)
+    tell(
+        "settle.rejected", batch=batch.id, key=batch.key, lines=batch.lines, fault=outcome.fault, resent=resent,
+        failed=failed, reason=reason,
+    )  # fmt: skip
+
+
+async def _blame_file(context: Context, batch: Batch, outcome: Outcome) -> tuple[int, int]:
+    """No line is named: the account pauses its provider (F34), anything else costs each line a return."""
+    if outcome.fault is not Fault.ACCOUNT:
+        return await _give_back(context, batch, outcome)
+    returned = await context.database.write(partial(_return_unharmed, batch=batch))
+    await pause_provider(context, batch.lane.provider, _said(outcome), "line", batch.submitted_at_ms or 0)
+    return returned, 0
+
+
+def _said(outcome: Outcome) -> str:
+    return " ".join(part for part in (outcome.error_code, outcome.error_message) if part)
+
+
+async def _return_unharmed(connection: AsyncConnection, batch: Batch) -> int:
+    returned = await return_lines(connection, batch.id)
+    await update_batch(connection, batch, lines_resent=batch_states.c.lines_resent + returned)
+    return returned
 
 
 async def _hold_lane(context: Context, batch: Batch) -> None:
-    """Put every line back unharmed, and send smaller files, later or when a batch of this lane ends (F7, F8)."""
+    """Put every line back unharmed; the lane goes on later, or when another of its batches has run (F7, F8)."""
 
-    async def work(connection: AsyncConnection) -> float:
-        earlier = await count_holds(connection, batch.lane_id)
-        seconds = backoff(earlier, HOLD_SECONDS, HOLD_MAX_SECONDS, context.dice)
-        await hold_lane(connection, batch.lane_id, context.in_ms(seconds), max(1, batch.nbytes // 2))
-        returned = await return_lines(connection, batch.id)
-        await update_batch(connection, batch, lines_resent=batch_states.c.lines_resent + returned)
-        return seconds
+    async def work(connection: AsyncConnection) -> Hold:
+        hold = await get_hold(connection, batch.lane_id)
+        hold = _longer(context, hold, batch, alone=not await ran_beside(connection, batch))
+        await hold_lane(connection, batch.lane_id, hold)
+        await _return_unharmed(connection, batch)
+        return hold
 
-    seconds = await context.database.write(work)
-    tell("settle.held", batch=batch.id, key=batch.key, lines=batch.lines, pause_seconds=round(seconds))
+    hold = await context.database.write(work)
+    seconds = round((hold.until_ms - context.now_ms()) / 1000)
+    tell("settle.held", batch=batch.id, key=batch.key, lines=batch.lines, pause_seconds=seconds)
+
+
+def _longer(context: Context, hold: Hold, batch: Batch, *, alone: bool) -> Hold:
+    """The hold after one more file was turned away. Files become smaller only when one had the quota to itself.
+
+    Of files sent together the last one may be small, so the largest tells how small they must be.
+    """
+    half = max(1, batch.nbytes // 2)
+    if hold.until_ms > context.now_ms():
+        return Hold(hold.until_ms, hold.times, max(hold.max_bytes or half, half) if alone else hold.max_bytes)
+    seconds = backoff(max(0, hold.times - 1), HOLD_SECONDS, HOLD_MAX_SECONDS, context.dice)
+    return Hold(context.in_ms(seconds), hold.times + 1, half if alone else hold.max_bytes)
 
 
 def _silence_means(batch: Batch, left: int) -> tuple[Fault, str]:
@@ -103,28 +167,34 @@ async def _read_again(context: Context, batch: Batch, missing: int) -> None:
     )  # fmt: skip
 
 
-async def _give_back(context: Context, batch: Batch, fault: Fault, message: str) -> None:
-    """End every line that is left with `fault`, page by page."""
-    outcome, resent, failed = silence(fault, message), 0, 0
+async def _give_up_waiting(context: Context, batch: Batch, left: int) -> None:
+    fault, message = _silence_means(batch, left)
+    resent, failed = await _give_back(context, batch, silence(fault, message))
+    tell(
+        "settle.missing", batch=batch.id, key=batch.key, lines=resent + failed, fault=fault.value, resent=resent,
+        failed=failed,
+    )  # fmt: skip
+
+
+async def _give_back(
+    context: Context, batch: Batch, outcome: Outcome, judged: Callable[..., Entry] = settled
+) -> tuple[int, int]:
+    """End every line that is left with `outcome`, page by page; how many were resent and how many failed."""
+    resent = failed = 0
     while True:
         back, ended = await context.database.write(
-            partial(_give_back_page, context=context, batch=batch, outcome=outcome)
+            partial(_give_back_page, context=context, batch=batch, outcome=outcome, judged=judged)
         )
         resent, failed = resent + back, failed + ended
         if not back + ended:
-            break
-    if resent + failed:
-        tell(
-            "settle.missing", batch=batch.id, key=batch.key, lines=resent + failed, fault=fault.value, resent=resent,
-            failed=failed,
-        )  # fmt: skip
+            return resent, failed
 
 
 async def _give_back_page(
-    connection: AsyncConnection, context: Context, batch: Batch, outcome: Outcome
+    connection: AsyncConnection, context: Context, batch: Batch, outcome: Outcome, judged: Callable[..., Entry]
 ) -> tuple[int, int]:
     members = await list_members(connection, batch.id, PAGE)
-    entries = [settled(context, member, outcome, batch.id) for member in members]
+    entries = [judged(context, member, outcome, batch.id) for member in members]
     await record(connection, entries, context.now_ms())
     resent = sum(entry.status is PromptStatus.QUEUED for entry in entries)
     failed = len(entries) - resent
@@ -135,31 +205,28 @@ async def _give_back_page(
     return resent, failed
 
 
-async def _drop_named_lines(context: Context, batch: Batch) -> None:
-    """Lines that the provider's errors name are to blame; all others go back (F22)."""
-    complaints: list[dict[str, Any]] = msgspec.json.decode(batch.remote_errors or "[]")
-    named = {e["line"]: e for e in complaints if e.get("line")}
+async def _drop_named_lines(context: Context, batch: Batch, named: dict[int, Complaint]) -> tuple[int, int]:
+    """Lines that the provider's errors name are to blame; all others go back at once and unharmed (F22)."""
     lines = await context.database.read(partial(list_lines, batch_id=batch.id))
     reasons = {
-        lines[number - 1].prompt_id: Outcome(Fault.INVALID, None, said.get("code"), said.get("message"))
+        lines[number - 1].prompt_id: Outcome(Fault.INVALID, None, said.code, said.message)
         for number, said in named.items()
-        if number <= len(lines)
     }
 
-    async def work(connection: AsyncConnection) -> None:
+    async def work(connection: AsyncConnection) -> int:
         members = await get_members(connection, list(reasons))
         entries = [refused(context, member, reasons[member.prompt_id], batch.id) for member in members]
         await record(connection, entries, context.now_ms())
         await update_batch(connection, batch, lines_failed=batch_states.c.lines_failed + len(entries))
+        return await _return_unharmed(connection, batch)
 
-    if reasons:
-        await context.database.write(work)
+    return await context.database.write(work), len(reasons)
 
 
 async def _close(context: Context, batch: Batch) -> None:
     now_ms = context.now_ms()
-    if batch.lines_done:
-        await context.database.write(partial(free_lane, lane_id=batch.lane_id))
+    if not _never_ran(batch):
+        await context.database.write(partial(free_lane, lane_id=batch.lane_id, nbytes=batch.nbytes))
     values: dict[str, Any] = {"settled_at_ms": now_ms, "last_error": None}
     await context.database.write(partial(move_batch, batch=batch, after=BatchStatus.SETTLED, by="settle", **values))
     closed = await context.database.read(partial(get_batch, batch_id=batch.id))

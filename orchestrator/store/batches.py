@@ -142,26 +142,33 @@ async def move_batch(
 
 @dataclass(frozen=True, slots=True)
 class ActiveBatches:
-    """Batches that are not over, by lane id and by provider; `unsent` those the provider has not accepted yet."""
+    """Batches that are not over, by lane id and by provider.
+
+    unsent: those the provider has not accepted yet. unproven, by lane: those it may still reject whole (F7).
+    """
 
     by_lane: Counter[int]
     by_provider: Counter[str]
     unsent: Counter[str]
+    unproven: Counter[int]
 
 
 _UNSENT = (BatchStatus.PACKING, BatchStatus.SEALED, BatchStatus.UPLOADING, BatchStatus.UPLOADED, BatchStatus.CREATING)
 
 
 async def count_active(connection: AsyncConnection) -> ActiveBatches:
+    word = literal_column("'validating'")
+    validating = func.coalesce(func.lower(batch_states.c.remote_status), word) == word
     counted = (
-        select(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, func.count())
+        select(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, validating, func.count())
         .join(lanes, lanes.c.id == batch_states.c.lane_id)
         .where(text(f"batch_states.{ACTIVE}"))
-        .group_by(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status)
+        .group_by(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, validating)
     )
-    active = ActiveBatches(Counter(), Counter(), Counter())
-    for lane_id, provider, status, count in await connection.execute(counted):
+    active = ActiveBatches(Counter(), Counter(), Counter(), Counter())
+    for lane_id, provider, status, unproven, count in await connection.execute(counted):
         active.by_lane[lane_id] += count
         active.by_provider[provider] += count
         active.unsent[provider] += count if status in _UNSENT else 0
+        active.unproven[lane_id] += count if unproven else 0
     return active

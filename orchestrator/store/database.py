@@ -27,9 +27,8 @@ T = TypeVar("T")
 READERS = 4
 BUSY_TIMEOUT_MS = 30_000
 WRITER_CACHE_KIB, READER_CACHE_KIB = 32_768, 2_048
+NEW_FILE_PRAGMAS = ("page_size=8192", "auto_vacuum=INCREMENTAL")
 PRAGMAS = (
-    "page_size=8192",  # these two take effect in a new file only
-    "auto_vacuum=INCREMENTAL",
     "journal_mode=WAL",
     "synchronous=FULL",
     f"busy_timeout={BUSY_TIMEOUT_MS}",
@@ -106,7 +105,10 @@ class Database:
 def _prepare_sqlite(connection: Any, _record: object, cache_kib: int) -> None:  # noqa: ANN401 - the driver's connection
     connection.isolation_level = None  # we send BEGIN ourselves
     cursor = connection.cursor()
-    for pragma in (*PRAGMAS, f"cache_size=-{cache_kib}"):
+    # In a file that has pages, auto_vacuum changes nothing and yet takes the write lock.
+    cursor.execute("PRAGMA page_count")
+    for_new_file = () if cursor.fetchone()[0] else NEW_FILE_PRAGMAS
+    for pragma in (*for_new_file, *PRAGMAS, f"cache_size=-{cache_kib}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -119,6 +121,10 @@ def translated(where: str | None) -> Iterator[None]:
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
         reason = str(getattr(error, "orig", None) or error)
         raise StoreUnavailable(f"database {where}: {reason}: {_remedy(reason)}") from error
+    except exc.DatabaseError as error:
+        if type(error) is not exc.DatabaseError:  # the subclasses are about a statement, not the file
+            raise
+        raise StoreUnavailable(f"database {where}: {error.orig}: check database.url, or restore a backup") from error
 
 
 def _remedy(reason: str) -> str:

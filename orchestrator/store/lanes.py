@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select, update
+import msgspec
+from sqlalchemy import exists, func, insert, select, update
 
-from orchestrator.store.tables import lanes
+from orchestrator.store.tables import batch_states, lanes
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from orchestrator.core.model import Lane
+    from orchestrator.core.model import Batch, Lane
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """How a lane is held back: `times` in a row (at least 1 once its quota was met), and the most bytes of one file."""
+
+    until_ms: int
+    times: int
+    max_bytes: int | None
 
 
 async def find_or_make_lane(connection: AsyncConnection, lane: Lane) -> int:
@@ -32,18 +41,35 @@ async def note_packed(connection: AsyncConnection, lane_id: int, now_ms: int) ->
     await connection.execute(update(lanes).where(lanes.c.id == lane_id).values(packed_at_ms=now_ms))
 
 
-async def count_holds(connection: AsyncConnection, lane_id: int) -> int:
-    """How often in a row this lane was held."""
-    return int((await connection.execute(select(lanes.c.holds).where(lanes.c.id == lane_id))).scalar_one())
+async def get_hold(connection: AsyncConnection, lane_id: int) -> Hold:
+    found = select(lanes.c.held_until_ms, lanes.c.holds, lanes.c.max_bytes).where(lanes.c.id == lane_id)
+    return Hold(*(await connection.execute(found)).one())
 
 
-async def hold_lane(connection: AsyncConnection, lane_id: int, until_ms: int, max_bytes: int) -> None:
+async def ran_beside(connection: AsyncConnection, batch: Batch) -> bool:
+    """Whether another batch of its lane ran while this one was at the provider, and so had part of the quota."""
+    other = batch_states.c
+    beside = exists().where(
+        other.lane_id == batch.lane_id,
+        other.id != batch.id,
+        other.submitted_at_ms <= batch.ended_at_ms,
+        func.coalesce(other.ended_at_ms, batch.ended_at_ms) >= batch.submitted_at_ms,
+        func.lower(other.remote_status).not_in(("validating", "failed")),
+    )
+    return bool((await connection.execute(select(beside))).scalar_one())
+
+
+async def hold_lane(connection: AsyncConnection, lane_id: int, hold: Hold) -> None:
     """Pack nothing of this lane until then, and no more than `max_bytes` in one file afterwards (F7, F8)."""
     held = update(lanes).where(lanes.c.id == lane_id)
-    await connection.execute(held.values(held_until_ms=until_ms, holds=lanes.c.holds + 1, max_bytes=max_bytes))
+    await connection.execute(
+        held.values(held_until_ms=hold.until_ms, holds=hold.times, max_bytes=hold.max_bytes),
+    )
 
 
-async def free_lane(connection: AsyncConnection, lane_id: int) -> None:
-    """A batch of this lane has ended: its share of the quota is free again."""
-    freed = update(lanes).where(lanes.c.id == lane_id, lanes.c.holds > 0)
-    await connection.execute(freed.values(held_until_ms=0, holds=0))
+async def free_lane(connection: AsyncConnection, lane_id: int, nbytes: int) -> None:
+    """A batch of this lane with a file of `nbytes` has run: its share of the quota is free, a larger file may fit."""
+    mine = lanes.c.id == lane_id
+    await connection.execute(update(lanes).where(mine, lanes.c.holds > 0).values(held_until_ms=0, holds=1))
+    larger = 2 * nbytes
+    await connection.execute(update(lanes).where(mine, lanes.c.max_bytes < larger).values(max_bytes=larger))

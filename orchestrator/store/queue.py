@@ -144,7 +144,7 @@ async def read_unadmitted(connection: AsyncConnection, first_id: int, last_id: i
         select(*_PROMPT_COLUMNS, prompt_states.c.due_at_ms)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .where(text(UNADMITTED), prompt_states.c.prompt_id.between(first_id, last_id))
-        .order_by(prompts.c.id)
+        .order_by(prompt_states.c.prompt_id)
     )
     return [(Prompt(*row[:-1]), row[-1]) for row in await connection.execute(found)]
 
@@ -187,12 +187,16 @@ async def admit_prompts(connection: AsyncConnection, admitted: Sequence[Admitted
 
 @dataclass(frozen=True, slots=True)
 class ReadyLane:
-    """`max_bytes` is what fits the account's quota for this lane, None until it was exceeded (F7)."""
+    """`max_bytes` is what fits the account's quota for this lane, None until it was exceeded (F7).
+
+    over_quota: it was exceeded before, so that one batch after the other finds out whether there is room again.
+    """
 
     id: int
     lane: Lane
     waiting: Waiting
     max_bytes: int | None
+    over_quota: bool
 
 
 async def list_ready_lanes(connection: AsyncConnection, count_to: int, now_ms: int) -> list[ReadyLane]:
@@ -217,6 +221,7 @@ async def list_ready_lanes(connection: AsyncConnection, count_to: int, now_ms: i
         select(
             lanes.c.id,
             lanes.c.max_bytes,
+            lanes.c.holds,
             summed(func.count()),
             summed(func.sum(head.c.line_bytes)),
             summed(func.min(head.c.due_at_ms)),
@@ -232,8 +237,8 @@ async def list_ready_lanes(connection: AsyncConnection, count_to: int, now_ms: i
 
 
 def _ready_lane(row: Sequence[Any]) -> ReadyLane:
-    lane_id, max_bytes, lines, nbytes, oldest_ms, *lane = row
-    return ReadyLane(lane_id, Lane(*lane), Waiting(lines, nbytes or 0, oldest_ms or 0), max_bytes)
+    lane_id, max_bytes, holds, lines, nbytes, oldest_ms, *lane = row
+    return ReadyLane(lane_id, Lane(*lane), Waiting(lines, nbytes or 0, oldest_ms or 0), max_bytes, holds > 0)
 
 
 async def list_ready(connection: AsyncConnection, lane_id: int, count: int) -> list[Line]:
@@ -292,7 +297,7 @@ async def read_batched(
         select(*_PROMPT_COLUMNS, prompt_states.c.model)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .where(*_in_batch(batch_id), prompt_states.c.prompt_id.between(first_id, last_id))
-        .order_by(prompts.c.id)
+        .order_by(prompt_states.c.prompt_id)
     )
     return [(Prompt(*row[:-1]), row[-1]) for row in await connection.execute(found)]
 

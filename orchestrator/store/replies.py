@@ -116,8 +116,8 @@ async def count_members(connection: AsyncConnection, batch_id: int) -> int:
 
 async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: Sequence[int]) -> set[int]:
     """Those of these prompts that left this batch earlier with an outcome of their own."""
-    found = select(replies.c.prompt_id).where(replies.c.prompt_id.in_(prompt_ids), replies.c.batch_id == batch_id)
-    return {prompt_id for (prompt_id,) in await connection.execute(found)}
+    found = select(replies.c.prompt_id, replies.c.batch_id).where(replies.c.prompt_id.in_(prompt_ids))
+    return {prompt_id for prompt_id, of_batch in await connection.execute(found) if of_batch == batch_id}
 
 
 async def record(connection: AsyncConnection, entries: Sequence[Entry], now_ms: int) -> None:

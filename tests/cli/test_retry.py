@@ -90,6 +90,14 @@ def test_more_prompts_than_one_transaction_takes_are_all_queued(command, queue):
     assert set(queue.statuses().values()) == {"queued"}
 
 
+def test_a_prompt_that_fails_again_meanwhile_is_not_retried_for_ever(process, ended):
+    ended.sql(
+        "CREATE TRIGGER failing AFTER UPDATE OF status ON prompt_states WHEN NEW.status = 'queued' BEGIN"
+        " UPDATE prompt_states SET status = 'failed' WHERE prompt_id = NEW.prompt_id; END"
+    )
+    assert process("retry", "--all").communicate(timeout=20)[0] == b"3 prompts queued again\n"
+
+
 @pytest.mark.parametrize("words", [(), ("--cancelled",), ("--all", "--tag", "a"), ("--json",)])
 def test_without_a_selector_or_with_all_beside_one_nothing_is_done(command, ended, words):
     said = command("retry", *words)

@@ -2,8 +2,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 from openai import AsyncOpenAI
-from questions import CHAT, jsonl, lines
 from rig import Clock
+from sdk_lines import CHAT, jsonl, lines
 
 from orchestrator.sandbox import Options, serve
 

@@ -9,7 +9,7 @@ from openai import OpenAI
 from openai.types import Batch, Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
-from questions import CHAT, ENDPOINTS, expected, jsonl, line, lines
+from sdk_lines import CHAT, ENDPOINTS, expected, jsonl, line, lines
 
 TYPES = {
     "/v1/chat/completions": ChatCompletion,

@@ -144,17 +144,37 @@ def fault_of(response=None, error=None):
         (Fault.TIMEOUT, as_reason("Timeout", error="took 600 s"), "Timeout", "took 600 s"),
         (Fault.SERVER, as_reason("NetworkError", error='{"message":"reset"}'), "NetworkError", '{"message":"reset"}'),
         (Fault.SERVER, as_reason("TaskTerminated"), "TaskTerminated", "TaskTerminated"),
-        (Fault.INVALID, as_reason("RequestBuilderError", error="no such header"), "RequestBuilderError")
-        + ("no such header",),
+        (
+            Fault.INVALID,
+            as_reason("RequestBuilderError", error="no such header"),
+            "RequestBuilderError",
+            "no such header",
+        ),
         (Fault.CANCELLED_REMOTELY, as_reason("BatchTerminated"), "BatchTerminated", "BatchTerminated"),
-        (Fault.INVALID, as_reason("NonRetriableHttpStatus", status=400, body="plain text"), "NonRetriableHttpStatus")
-        + ("plain text",),
-        (Fault.THROTTLED, as_reason("RetriableHttpStatus", status=429, body="gAAAAB=="), "RetriableHttpStatus")
-        + ("gAAAAB==",),
-        (Fault.SERVER, as_reason("RetriableHttpStatus", status=503, body=None), "RetriableHttpStatus")
-        + ("RetriableHttpStatus",),
-        (Fault.INVALID, as_reason("NonRetriableHttpStatus", body='{"error":{"code":400}}'), "400")
-        + ("NonRetriableHttpStatus",),
+        (
+            Fault.INVALID,
+            as_reason("NonRetriableHttpStatus", status=400, body="plain text"),
+            "NonRetriableHttpStatus",
+            "plain text",
+        ),
+        (
+            Fault.THROTTLED,
+            as_reason("RetriableHttpStatus", status=429, body="gAAAAB=="),
+            "RetriableHttpStatus",
+            "gAAAAB==",
+        ),
+        (
+            Fault.SERVER,
+            as_reason("RetriableHttpStatus", status=503, body=None),
+            "RetriableHttpStatus",
+            "RetriableHttpStatus",
+        ),
+        (
+            Fault.INVALID,
+            as_reason("NonRetriableHttpStatus", body='{"error":{"code":400}}'),
+            "400",
+            "NonRetriableHttpStatus",
+        ),
         (Fault.SERVER, {"code": None, "message": '{"type":"Odd","details":"text"}'}, "Odd", "text"),
         (Fault.SERVER, {"code": None, "message": '{"type":7}'}, None, '{"type":7}'),
         (Fault.SERVER, {"code": None, "message": "{broken"}, None, "{broken"),

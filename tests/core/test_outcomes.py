@@ -6,9 +6,20 @@ from hypothesis import strategies as st
 
 from orchestrator.core.lines import Reply, Unreadable, parse_reply
 from orchestrator.core.model import Fault
-from orchestrator.core.outcomes import MESSAGE_CHARS, Outcome, judge, silence
+from orchestrator.core.outcomes import MESSAGE_CHARS, Outcome, judge, rejected_file, silence
 
-WORDS = ["error", "choices", "message", "content", "text", "refusal", "finish_reason", "usage", "prompt_tokens", "model"]
+WORDS = [
+    "error",
+    "choices",
+    "message",
+    "content",
+    "text",
+    "refusal",
+    "finish_reason",
+    "usage",
+    "prompt_tokens",
+    "model",
+]
 WORDS += ["status", "status_code", "code", "type", "details", "body", "output", "stop_reason", "data"]
 scalars = (
     st.none()
@@ -18,9 +29,11 @@ scalars = (
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
-    | st.dictionaries(st.sampled_from(WORDS), inner, max_size=2).map(json.dumps),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4)
+        | st.dictionaries(st.sampled_from(WORDS), inner, max_size=2).map(json.dumps)
+    ),
     max_leaves=8,
 )
 statuses = st.none() | st.sampled_from([0, -1, 200, 299, 300, 400, 429, 500, 10**9])
@@ -44,7 +57,7 @@ def is_storable(value):
     return value is None or abs(value) < 2**63
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(statuses, values, values)
 @example(200, {"error": {"error": "x"}}, None)
 @example(None, None, {"message": '{"type":"x","details":{"body":"{\\"error\\":7}","status":true}}'})
@@ -65,7 +78,7 @@ def test_whatever_a_line_says_its_outcome_can_be_stored(status, body, error):
 @pytest.mark.parametrize("place", ["body", "error"])
 def test_no_depth_of_nesting_stops_the_judge(inner, place):
     closing = inner[::-1].translate(str.maketrans("{[", "}]", '":abcdefghijklmnopqrstuvwxyz'))
-    for depth in (10, 400, *range(840, 1000, 3)):
+    for depth in (10, 400, *range(900, 1000)):
         nested = inner * depth + "1" + closing * depth
         response = f'{{"status_code":400,"body":{nested}}}' if place == "body" else "null"
         error = nested if place == "error" else "null"
@@ -83,6 +96,25 @@ def test_an_unreadable_line_is_unreadable_and_keeps_its_bytes():
 @pytest.mark.parametrize("fault", [Fault.EXPIRED, Fault.CANCELLED_REMOTELY, Fault.MISSING])
 def test_silence_has_a_fault_and_says_so(fault):
     assert silence(fault, "why") == Outcome(fault, error_code=fault.value, error_message="why")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "fault"),
+    [
+        ("token_limit_exceeded", "enqueued token limit reached", Fault.MISSING),
+        (None, None, Fault.MISSING),
+        ("insufficient_quota", None, Fault.ACCOUNT),
+        (None, "Your credit balance is too low", Fault.ACCOUNT),
+        (None, "slow down, see https://example.com/account/billing", Fault.MISSING),
+    ],
+)
+def test_a_file_rejected_whole_costs_its_lines_nothing_and_keeps_the_reason(code, message, fault):
+    assert rejected_file(code, message) == Outcome(fault, error_code=code, error_message=message)
+
+
+def test_an_address_in_a_rate_limit_is_no_word_about_money():
+    message = "Rate limit reached. Increase it at https://platform.example.com/account/billing today"
+    assert judge(reply(429, {"error": {"message": message}})).fault is Fault.THROTTLED
 
 
 CHAT = {
@@ -112,8 +144,11 @@ def test_a_chat_answer_is_read_whole():
         ({"choices": [{"message": {"content": [{"type": "text", "text": "a"}, {"text": "b"}]}}]}, "ab", None),
         ({"choices": [{"message": {"content": [{"text": "a"}, 7, {"refusal": "b"}, {"x": 1}]}}]}, "ab", None),
         ({"choices": [{"message": {"content": None, "refusal": "no"}, "finish_reason": "stop"}]}, "no", "stop"),
-        ({"choices": [{"message": {"content": "", "tool_calls": [{}]}, "finish_reason": "tool_calls"}]}, None)
-        + ("tool_calls",),
+        (
+            {"choices": [{"message": {"content": "", "tool_calls": [{}]}, "finish_reason": "tool_calls"}]},
+            None,
+            "tool_calls",
+        ),
         ({"choices": [{"message": {"content": "first"}}, {"message": {"content": "second"}}]}, "first", None),
         ({"choices": [{"text": "completed", "finish_reason": "length"}]}, "completed", "length"),
         ({"choices": ["odd"]}, None, None),

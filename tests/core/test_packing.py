@@ -18,7 +18,7 @@ def packed(sizes, room):
     return found
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(queues, limits)
 def test_packing_loses_nothing_keeps_the_order_and_respects_both_limits(sizes, room):
     files = packed(sizes, room)
@@ -28,7 +28,7 @@ def test_packing_loses_nothing_keeps_the_order_and_respects_both_limits(sizes, r
         assert sum(file) <= room.max_bytes or len(file) == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(queues, limits)
 def test_a_file_ends_only_where_one_more_line_would_break_a_limit(sizes, room):
     count = fitting(sizes, room)
@@ -68,7 +68,7 @@ def test_without_linger_the_first_prompt_is_due_at_once():
     assert seal(Waiting(1, 1, NOW_MS), ROOM, 0, NOW_MS) is Seal.LINGERED
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 200), st.integers(0, NOW_MS))
 def test_whatever_waits_is_due_in_the_end(lines, nbytes, oldest_ms):
     assert seal(Waiting(lines, nbytes, oldest_ms), ROOM, 60, NOW_MS + 60_000) is not None

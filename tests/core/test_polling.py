@@ -55,6 +55,12 @@ def remote(status, **values):
         ({}, remote("in_progress", output_file_id="o", completed=1), BLIND, Step.WAIT),
         ({"output_cursor": 1}, remote("in_progress", output_file_id="o", completed=1), PATIENCE, Step.WAIT),
         ({}, remote("cancelling", output_file_id="o", completed=1), PATIENCE, Step.COLLECT),
+        # not wanted any more
+        ({"cancel_requested": True}, remote("in_progress"), ENDLESS, Step.CANCEL),
+        ({"cancel_requested": True}, remote("in_progress", output_file_id="o", completed=1), PATIENCE, Step.CANCEL),
+        ({"cancel_requested": True}, remote("validating"), PATIENCE, Step.WAIT),
+        ({"cancel_requested": True}, remote("cancelling"), PATIENCE, Step.WAIT),
+        ({"cancel_requested": True}, remote("completed", output_file_id="o"), PATIENCE, Step.END),
         # overdue
         ({}, remote("in_progress", expires_at_ms=NOW_MS - 2 * HOUR_MS), PATIENCE, Step.WAIT),
         ({}, remote("in_progress", expires_at_ms=NOW_MS - 2 * HOUR_MS - 1), PATIENCE, Step.CANCEL),

@@ -25,7 +25,9 @@ scalars = (
     st.none()
     | st.booleans()
     | st.integers()
-    | st.sampled_from([0, -1, 2**63, 10**400, 1e300, -0.0, "", "completed", "x" * 300, "\x00", "0001-01-01T00:00+23:59"])
+    | st.sampled_from(
+        [0, -1, 2**63, 10**400, 1e300, -0.0, "", "completed", "x" * 300, "\x00", "0001-01-01T00:00+23:59"]
+    )
     | st.floats()
     | st.text(max_size=6)
 )
@@ -45,7 +47,7 @@ def is_count(value):
     return value is None or (type(value) is int and 0 <= value < 2**53)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(told_objects)
 def test_no_shape_of_a_batch_stops_the_reader(told):
     found = parse_batch(told)
@@ -64,7 +66,7 @@ def test_no_shape_of_a_batch_stops_the_reader(told):
     assert isinstance(found.state, RemoteState)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(told_objects)
 def test_no_shape_of_a_file_or_a_listing_stops_the_reader(told):
     file = parse_file(told)
@@ -91,8 +93,16 @@ def test_one_odd_field_costs_no_other(field, value):
     known, odd = parse_batch(whole), parse_batch(whole | {field: value})
     same = {
         name
-        for name in ("id", "status", "input_file_id", "output_file_id", "error_file_id", "created_at_ms")
-        + ("expires_at_ms", "metadata_values")
+        for name in (
+            "id",
+            "status",
+            "input_file_id",
+            "output_file_id",
+            "error_file_id",
+            "created_at_ms",
+            "expires_at_ms",
+            "metadata_values",
+        )
         if getattr(known, name) == getattr(odd, name)
     }
     assert len(same) >= 7
@@ -236,7 +246,7 @@ def test_a_listing_goes_on_only_when_it_says_so_and_from_where(told, page):
     assert parse_page(told) == page
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=20) | values.map(lambda value: json.dumps(value).encode()))
 def test_no_bytes_stop_the_reader_of_an_object(data):
     assert isinstance(parse_object(data), dict | None)

@@ -7,16 +7,43 @@ from hypothesis import strategies as st
 
 from orchestrator.core.lines import Overlong, Reply, Unreadable, mend_surrogates, parse_reply
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
+)
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["status_code", "body", "error", "message", ""]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["status_code", "body", "error", "message", ""]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 tokens = st.sampled_from(
-    [b'{"custom_id":"a"', b'"custom_id":', b'"response":', b'"error":', b'"status_code":', b"{", b"}", b"[", b"]", b","]
-    + [b":", b"null", b"200", b'"x"', b'"\\ud800"', b'"\\', b"1e999", b"-0", b"\x00", b"\xff", b"\n", b" ", b'"body":']
+    [
+        b'{"custom_id":"a"',
+        b'"custom_id":',
+        b'"response":',
+        b'"error":',
+        b'"status_code":',
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"null",
+        b"200",
+        b'"x"',
+        b'"\\ud800"',
+        b'"\\',
+        b"1e999",
+        b"-0",
+        b"\x00",
+        b"\xff",
+        b"\n",
+        b" ",
+        b'"body":',
+    ]
 )
 DEEP = 100_000
 
@@ -25,7 +52,7 @@ def encoded(line):
     return json.dumps(line).encode()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=60) | st.lists(tokens, max_size=14).map(b"".join))
 @example(b'{"custom_id":null, broken')
 @example(b'{"custom_id":"a","response":1, broken')
@@ -45,7 +72,7 @@ def test_no_bytes_stop_the_reader_and_what_it_cannot_read_is_kept_as_it_came(lin
         assert isinstance(found.custom_id, str)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.text(max_size=10), values, values)
 @example("a", {"status_code": 10**30, "body": {}}, None)
 @example("a", {"status_code": -(2**63) - 1}, None)
@@ -118,7 +145,7 @@ def test_an_unreadable_line_says_why_and_whose_it_is_where_that_can_be_seen(line
     assert (found.raw, found.custom_id) == (line, custom_id)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.text(string.printable[:95], min_size=1, max_size=64), st.booleans())
 def test_every_id_we_can_send_is_made_out_in_a_cut_line(custom_id, slashes_escaped):
     named = json.dumps(custom_id)

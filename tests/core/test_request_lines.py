@@ -12,7 +12,9 @@ EMBEDDINGS = "/v1/embeddings"
 ENDPOINTS = [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES]
 
 spaces = st.text(" \t\r\n", max_size=3)
-numbers = st.sampled_from(["1", "1.0", "1e5", "-0", "1E+2", "0.10", "12345678901234567890123", "-1.7976931348623157e308"])
+numbers = st.sampled_from(
+    ["1", "1.0", "1e5", "-0", "1E+2", "0.10", "12345678901234567890123", "-1.7976931348623157e308"]
+)
 strings = st.text(max_size=6).map(json.dumps) | st.text(max_size=6).map(lambda s: json.dumps(s, ensure_ascii=False))
 escapes = st.sampled_from(['"\\u00e9"', '"\\/"', '"\\u0000"', '"\\ud83d\\ude00"', '"\u2028"'])
 atoms = numbers | strings | escapes | st.sampled_from(["null", "true", "false"])
@@ -47,7 +49,7 @@ def refusal(row, endpoint=CHAT, default_model="m"):
     return str(caught.value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(extras, st.permutations(["model", "messages"]), spaces, spaces)
 def test_a_whole_body_reaches_the_wire_byte_for_byte(extra, names, before, after):
     members = extra | {"model": '"m"', "messages": '[{"role":"user","content":"hi"}]'}
@@ -58,7 +60,7 @@ def test_a_whole_body_reaches_the_wire_byte_for_byte(extra, names, before, after
     assert model == "m"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(extras, texts, st.none() | texts, st.sampled_from(ENDPOINTS))
 def test_what_is_added_leaves_every_value_as_written_and_in_its_order(extra, text, system, endpoint):
     system = None if endpoint in (COMPLETIONS, EMBEDDINGS) else system
@@ -74,7 +76,11 @@ def test_what_is_added_leaves_every_value_as_written_and_in_its_order(extra, tex
     ("endpoint", "system", "expected"),
     [
         (CHAT, None, {"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
-        (CHAT, "be", {"model": "m", "messages": [{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]}),
+        (
+            CHAT,
+            "be",
+            {"model": "m", "messages": [{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]},
+        ),
         (MESSAGES, None, {"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
         (MESSAGES, "be", {"model": "m", "system": "be", "messages": [{"role": "user", "content": "hi"}]}),
         (RESPONSES, None, {"model": "m", "input": "hi"}),
@@ -165,7 +171,7 @@ def test_a_prompt_without_any_model_is_told_the_three_places_for_one(default):
     assert message == "no model: set prompts.model, body.model or defaults.model in the settings"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(texts, texts, st.text(min_size=1, max_size=8))
 def test_a_line_is_one_json_object_with_the_wire_names_in_order(text, custom_id, model):
     body, _ = encode_body(prompt(prompt=text), CHAT, model)

@@ -23,7 +23,7 @@ def lived_through(told, policy, roll, history=History(0, 0)):  # noqa: B008 - fr
     return found
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(faults, max_size=40), policies, dice)
 def test_no_history_exceeds_its_bounds(told, policy, roll):
     for decision in lived_through(told, policy, roll):
@@ -50,14 +50,14 @@ def test_a_line_that_never_came_back_costs_a_return_and_no_attempt(fault, most):
     assert {d.attempts for d in decisions} == {0}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 90), st.integers(0, 90), policies)
 def test_an_account_fault_costs_nothing_however_often(attempts, returns, policy):
     decision = decide(Fault.ACCOUNT, History(attempts, returns), policy, float)
     assert decision == Decision(Verdict.RESEND, attempts, returns)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 90), st.integers(0, 90), policies)
 def test_an_answer_is_kept_whatever_came_before(attempts, returns, policy):
     decision = decide(None, History(attempts, returns), policy, float)
@@ -69,7 +69,7 @@ def test_what_cannot_get_better_is_never_resent(fault):
     assert decide(fault, History(0, 0), Policy(9, 9, 1, 1), float) == Decision(Verdict.GIVE_UP, 1, 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 30), st.integers(1, 6), dice)
 def test_a_retry_by_hand_gives_a_full_set_of_attempts_again(spent, most, roll):
     decisions = lived_through([Fault.SERVER] * 20, Policy(most, 0, 1, 1), roll, History(spent, 0, forgiven=spent))
@@ -91,14 +91,14 @@ def test_delays_double_up_to_the_longest():
     assert [backoff(n, 30, 3600, lambda: 0) for n in range(9)] == [15, 30, 60, 120, 240, 480, 960, 1800, 1800]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 60), st.floats(60, 3600), dice)
 def test_a_delay_lies_in_the_upper_half_of_its_ceiling(earlier, base, most, roll):
     lowest = backoff(earlier, base, most, lambda: 0)
     assert lowest <= backoff(earlier, base, most, lambda: roll) <= 2 * lowest <= most
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 28), dice, dice)
 def test_delays_grow_whatever_the_dice(earlier, roll, other):
     assert backoff(earlier + 1, 1, 1e9, lambda: roll) >= backoff(earlier, 1, 1e9, lambda: other)

@@ -1,3 +1,4 @@
+import itertools
 import tracemalloc
 
 import pytest
@@ -22,7 +23,7 @@ def split(chunks, max_bytes=1 << 30):
 
 def chunked(data, places):
     edges = [0, *sorted(place for place in places if place < len(data)), len(data)]
-    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 def reference_line(raw, max_bytes, *, is_first):
@@ -37,7 +38,7 @@ def reference_split(data, max_bytes=1 << 30):
     return [line for line in found[:-1] if line], found[-1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(downloads, cuts)
 @example(BOM + b"\r\n" + BOM + b"a\n", [1, 2, 3, 4, 5])
 @example(b"a\r\nb", [2])
@@ -50,12 +51,10 @@ def same_line(found, expected, kept):
     if not isinstance(expected, Overlong):
         return found == expected
     least, most = kept
-    return (
-        found.nbytes == expected.nbytes and expected.head.startswith(found.head) and least <= len(found.head) <= most
-    )
+    return found.nbytes == expected.nbytes and expected.head.startswith(found.head) and least <= len(found.head) <= most
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(downloads, cuts, st.integers(1, 12), st.integers(0, 8))
 @example(b"abcdef\ng\n", [6], 5, 8)
 @example(b"abcdef\ng\n", [5], 5, 2)

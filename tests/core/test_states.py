@@ -6,6 +6,7 @@ from orchestrator.core.model import BatchStatus, PromptStatus
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, PROMPT_ENDS, PROMPT_MOVES, before, pairs
 
 STAGES = ("admit", "pack", "submit", "poll", "collect", "settle")
+PEOPLE = ("user", "cancel")
 TABLES = [(PROMPT_MOVES, PROMPT_ENDS, PromptStatus, "queued"), (BATCH_MOVES, BATCH_ENDS, BatchStatus, "packing")]
 tables = pytest.mark.parametrize(("moves", "ends", "states", "start"), TABLES, ids=["prompts", "batches"])
 
@@ -34,11 +35,11 @@ def test_every_state_is_reached_and_reaches_an_end(moves, ends, states, start):
 @tables
 def test_only_known_words_move(moves, ends, states, start):
     assert {type(word) for move in moves for word in (move.before, move.after)} == {states}
-    assert {move.by for move in moves} <= {*STAGES, "user"}
+    assert {move.by for move in moves} <= {*STAGES, *PEOPLE}
 
 
 def test_every_stage_owns_a_move():
-    assert {move.by for move in PROMPT_MOVES + BATCH_MOVES} == {*STAGES, "user"}
+    assert {move.by for move in PROMPT_MOVES + BATCH_MOVES} == {*STAGES, *PEOPLE}
 
 
 def test_a_closed_batch_is_never_opened_again():

@@ -1,9 +1,11 @@
 """F16 to F19, F24 to F30, F33: every complete line counts once, whatever happens to a download on its way."""
 
 import asyncio
+import dataclasses
 import json
 
 import aiohttp
+import msgspec
 import pytest
 from rig import collect, poll, settle
 
@@ -187,10 +189,6 @@ async def test_reading_any_part_of_a_file_twice_changes_nothing(start, cursor):
 
 
 def rig_with_overlap(rig, cursor):
-    import dataclasses
-
-    import msgspec
-
     collection = msgspec.structs.replace(rig.context.config.collection, overlap_lines=8 - cursor)
     config = msgspec.structs.replace(rig.context.config, collection=collection)
     return dataclasses.replace(rig.context, config=config)

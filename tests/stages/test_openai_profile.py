@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from rig import poll, settle
+from rig import collect, poll, settle
 
 OPENAI = {"sandbox": {"dialect": "openai"}, "profile": "openai"}
 
@@ -43,14 +43,7 @@ async def test_a_batch_is_walked_from_upload_to_answers_with_its_output_read_onc
     await rig.until_idle()
     assert rig.count() == {"done": 11}
     assert rig.ledger.executions == {"twice": 2, **{f"q-{number}": 1 for number in range(1, 11)}}
-    assert rig.ledger.bytes_served == sum(
-        len(row["response"]) for row in rig.sql("SELECT response FROM attempts")
-    ) + sum_of_envelopes(rig)
-
-
-def sum_of_envelopes(rig):
-    """Bytes around the bodies in every reply line, as the sandbox would write them once more."""
-    return rig.ledger.bytes_served - rig.value("SELECT sum(length(CAST(response AS BLOB))) FROM attempts")
+    assert rig.ledger.requests["content"] == 3
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"])
@@ -189,6 +182,7 @@ async def test_lines_named_by_the_validation_fail_and_the_others_are_sent_again_
     rig.ask_many(6)
     await rig.ended()
     await rig.turn()
+    await rig.turn()
     assert of(rig, "failed") == {"q-2", "q-5"}
     assert rig.ledger.creates == 2
     assert {rig.result(name)["error_code"] for name in of(rig, "failed")} == {"invalid_request"}
@@ -237,13 +231,14 @@ async def test_a_file_rejected_for_want_of_money_pauses_the_provider_and_harms_n
     assert rig.told("provider.resumed")
 
 
-async def test_a_line_removed_by_its_user_meanwhile_moves_no_blame_to_its_neighbour(rig):
+async def test_a_line_replaced_by_its_user_meanwhile_moves_no_blame_to_its_neighbour(rig):
     rig.faults.add("validation-failed", lines="3", times=1)
     rig.ask_many(5)
     await rig.submitted()
-    rig.sql("DELETE FROM prompts WHERE custom_id = 'q-1'")
+    rig.sql("INSERT OR REPLACE INTO prompts (custom_id, model, prompt) VALUES ('q-1', 'm', 'Another question')")
     await rig.until_idle()
-    assert rig.count() == {"done": 4}
+    assert of(rig, "failed") == {"q-3"}
+    assert rig.count() == {"done": 4, "failed": 1}
 
 
 # ---------------------------------------------------------------- the quota of enqueued tokens
@@ -253,8 +248,10 @@ async def test_a_batch_over_the_quota_goes_back_unharmed_and_its_lane_alone_is_h
     rig = await start(**openai(retry={"max_attempts": 1, "max_returns": 0}))
     rig.faults.add("token-limit", seconds=120, times=1)
     rig.ask_many(5)
-    await rig.ended(seconds=150)
-    await rig.run(settle)
+    await rig.submitted()
+    await rig.later(poll, collect, settle, seconds=50)
+    assert rig.count() == {"batched": 5}
+    await rig.later(poll, collect, settle, seconds=100)
     assert rig.count() == {"queued": 5}
     assert all(rig.history(name) == [] for name in rig.results())
     (held,) = rig.told("settle.held")
@@ -270,10 +267,10 @@ async def test_a_batch_over_the_quota_goes_back_unharmed_and_its_lane_alone_is_h
 
 
 async def test_a_file_over_the_whole_quota_is_halved_until_it_fits(start):
-    rig = await start(**openai(sandbox={"enqueued_tokens": 300}))
-    rig.ask_many(60)
+    rig = await start(**openai(sandbox={"enqueued_tokens": 150}))
+    rig.ask_many(25)
     await rig.until_idle(turns=3000)
-    assert rig.count() == {"done": 60}
+    assert rig.count() == {"done": 25}
     assert set(rig.ledger.executions.values()) == {1}
     assert all(rig.history(name) == [None] for name in rig.results())
 
@@ -306,28 +303,32 @@ async def test_rejections_of_files_sent_before_the_hold_count_as_one(start):
 
 
 async def test_a_small_file_turned_away_by_a_full_quota_does_not_make_all_later_files_small(start):
-    rig = await start(**openai(sandbox={"enqueued_tokens": 1500, "latency_seconds": 300}))
+    rig = await start(**openai(sandbox={"enqueued_tokens": 800, "latency_seconds": 300}))
     rig.ask_many(40)
     await rig.submitted()
     rig.ask("straggler", prompt="x" * 1000)
     await rig.until_idle()
+    assert rig.told("settle.held")
     for number in range(40):
         rig.ask(f"later-{number}")
     creates = rig.ledger.creates
     await rig.until_idle()
     assert rig.count() == {"done": 81}
-    assert rig.ledger.creates - creates <= 2
+    assert rig.ledger.creates - creates == 1
 
 
 async def test_a_queue_of_many_times_the_quota_is_worked_off_and_paid_once(start):
     rig = await start(
-        **openai(sandbox={"enqueued_tokens": 500}, packing={"linger_seconds": 0, "max_lines": 10}, retry={"max_returns": 0})
+        **openai(
+            sandbox={"enqueued_tokens": 250}, packing={"linger_seconds": 0, "max_lines": 5}, retry={"max_returns": 0}
+        )
     )
-    rig.ask_many(150)
+    rig.ask_many(60)
     await rig.until_idle(turns=4000)
-    assert rig.count() == {"done": 150}
+    assert rig.count() == {"done": 60}
     assert set(rig.ledger.executions.values()) == {1}
-    assert rig.ledger.creates < 200
+    turned_away = [batch for batch in rig.ledger.batches if batch.status == "failed"]
+    assert len(turned_away) <= rig.context.config.providers["doubleword"].max_active_batches_per_lane
 
 
 # ---------------------------------------------------------------- calls
@@ -396,9 +397,8 @@ async def test_a_spent_budget_is_the_accounts_fault_under_any_status(rig, status
 
 
 async def test_a_rate_limit_that_advertises_a_bigger_account_is_only_a_rate_limit(rig):
-    advice = "Rate limit reached. Add a payment method at https//platform.openai.com/account/billing"
+    advice = "Rate limit reached. Add a payment method at https://platform.openai.com/account/billing"
     rig.faults.add("status-429:route=create", times=1, text=advice)
-    rig.faults.active[-1].params["text"] = advice.replace("https//", "https://")
     rig.ask("one")
     await rig.until_idle()
     assert rig.count() == {"done": 1}

@@ -1,0 +1,53 @@
+"""kill -9 at twenty random moments, under load and with the provider's faults on."""
+
+from random import Random
+
+from daemon_process import until
+
+FAULTS = (
+    "create-lost-reply:rate=0.15",
+    "create-502-made:rate=0.1",
+    "upload-lost-reply:rate=0.1",
+    "reset-before:rate=0.05",
+    "status-503:rate=0.05:retry_after=none:body_retry_after=none",
+    "reset-mid-body:rate=0.2:nbytes=1500",
+    "html-error:rate=0.03",
+)
+KILLS = 20
+PROMPTS = 600
+
+
+async def test_twenty_kills_under_load_with_faults_on_lose_nothing_and_pay_nothing_twice(rehearse):
+    run = await rehearse(
+        options={"faults": FAULTS, "line_faults": {"rate-limited": 0.03, "fail": 0.03}},
+        through_proxy=False,
+        packing={"linger_seconds": 0, "max_lines": 15},
+        retry={"base_seconds": 0.05, "max_seconds": 0.2, "max_attempts": 20},
+    )
+    dice = Random(1)
+    run.queue.ask_many(PROMPTS)
+    requests = run.sandbox.provider.books.requests
+    for number in range(KILLS):
+        await run.daemon.start()
+        enough = requests.total() + dice.randint(1, 40)
+        done = run.queue.count("done")
+        idle = ("queued", "batched")
+        await until(lambda enough=enough: requests.total() >= enough or not any(map(run.queue.count, idle)))
+        await run.daemon.kill()
+        assert run.queue.count("done") >= done
+        if not any(map(run.queue.count, idle)):
+            run.queue.ask_many(100, prefix=f"more-{number}")
+    run.sandbox.faults.clear()
+    assert await run.daemon.run_until_idle() == 0
+    asked = run.queue.value("SELECT count(*) FROM prompts")
+    assert run.queue.count("done") == asked
+    ledger = run.sandbox.ledger
+    assert len(ledger.successes) == asked
+    assert set(ledger.successes.values()) == {1}
+    assert ledger.creates == run.queue.submitted()
+    wrong = run.queue.value(
+        "SELECT count(*) FROM results r JOIN prompts p USING (id) WHERE r.answer NOT LIKE '%You asked: ' || p.prompt"
+    )
+    assert wrong == 0
+    unsettled = run.queue.value("SELECT count(*) FROM batches WHERE status = 'settled' AND lines <> lines_received")
+    assert unsettled == 0
