@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
 
-test: .venv/dev.stamp ## run the tests
+test: .venv/dev.stamp .venv/node.stamp ## run the tests
 	$(BIN)/python -m pytest
 
 lint: .venv/dev.stamp ## style
@@ -51,5 +51,10 @@ check: test lint types contracts demo ## what the gate runs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# The SDK for Node.js, which tests drive; the dev extra brings node and npm.
+.venv/node.stamp: .venv/dev.stamp tests/clients/node/package.json
+	$(BIN)/python tests/clients/node/install.py
+	touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage tests/clients/node/node_modules

@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from orchestrator.cli import COMMANDS, cli
+from orchestrator.config.example import written
+from orchestrator.config.fields import fields_of
+from orchestrator.config.tables import Config, tables_of
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, PROMPT_ENDS, PROMPT_MOVES, Move
 from orchestrator.telemetry import EVENTS
 
@@ -29,8 +35,36 @@ def states() -> str:
     return STATES.format(prompts=_diagram(PROMPT_MOVES, PROMPT_ENDS), batches=_diagram(BATCH_MOVES, BATCH_ENDS))
 
 
+def settings() -> str:
+    """Every setting with its range, default and reason."""
+    parts = []
+    for title, table in tables_of(Config()):
+        rows = [
+            f"| `{name}` | {field.expectation()} | `{written(getattr(table, name))}` | {field.meta.description} |"
+            for name, field in fields_of(type(table)).items()
+        ]
+        parts.append("\n".join([f"## [{title}]\n", "| key | value | default | why |", "|---|---|---|---|", *rows]))
+    return SETTINGS.format(tables="\n\n".join(parts))
+
+
+def commands() -> str:
+    """What each command's `--help` says, at 80 columns."""
+    parts = [f"## orchestrator\n\n```\n{_help(cli, 'orchestrator')}\n```"]
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None  # noqa: S101
+        parts.append(f"## orchestrator {name}\n\n```\n{_help(command, f'orchestrator {name}')}\n```")
+    return COMMAND_PAGE.format(commands="\n\n".join(parts))
+
+
+def _help(command: click.Command, name: str) -> str:
+    context = click.Context(command, info_name=name, terminal_width=80, help_option_names=["-h", "--help"])
+    return command.get_help(context)
+
+
 def documents() -> dict[Path, str]:
-    return {HERE / "logs.md": logs(), HERE / "states.md": states()}
+    made = {"logs.md": logs(), "states.md": states(), "settings.md": settings(), "commands.md": commands()}
+    return {HERE / name: text for name, text in made.items()}
 
 
 def _fields(fields: str) -> str:
@@ -74,6 +108,27 @@ The intent is committed before each call that may cost money (`uploading`, `crea
 provider calls its status is stored beside, as `remote_status`.
 
 {batches}
+"""
+
+SETTINGS = """\
+# Settings
+
+Drawn from the code (`make docs`). Settings stand in `orchestrator.toml` (or the file named by `--config` or
+`$ORCHESTRATOR_CONFIG`); each can be set by a variable `ORCHESTRATOR_<TABLE>__<KEY>`, such as
+`ORCHESTRATOR_POLLING__MIN_SECONDS=20` or `ORCHESTRATOR_PROVIDERS__DOUBLEWORD__BASE_URL=...`. `orchestrator config`
+shows what is in force and where it came from. API keys never stand in the file: a provider names the variable or file
+that holds its key.
+
+{tables}
+"""
+
+COMMAND_PAGE = """\
+# Commands
+
+Drawn from the code (`make docs`). Exit codes: 0 well; 1 the job failed; 2 wrong usage or settings; 3
+`run --until-idle` ended with failed prompts. Errors are one line on stderr.
+
+{commands}
 """
 
 if __name__ == "__main__":

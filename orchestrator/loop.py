@@ -59,7 +59,7 @@ async def run_loop(
             done = await tick()
         except Exception as error:  # noqa: BLE001 - the one place that outlives any failure
             failures += 1
-            await _rest(bell, woken, _failed(name, error, failures))
+            await _sit_out(bell, woken, _failed(name, error, failures))
             continue
         if failures:
             record("loop.recovered", stage=name, failures=failures)
@@ -81,7 +81,7 @@ def _failed(name: str, error: Exception, failures: int) -> float:
 
 
 async def _rest(bell: Bell, woken: asyncio.Event, seconds: float) -> None:
-    """Pause, cut short by the bell. A loop that failed sits its pause out unless it is to stop."""
+    """Pause, cut short by the bell."""
     if not seconds:
         await asyncio.sleep(0)
         return
@@ -90,3 +90,11 @@ async def _rest(bell: Bell, woken: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await woken.wait()
+
+
+async def _sit_out(bell: Bell, woken: asyncio.Event, seconds: float) -> None:
+    """Pause after a failure: new work does not cut it short, only a stop does."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not bell.stopping and (left := end - asyncio.get_running_loop().time()) > 0:
+        woken.clear()
+        await _rest(bell, woken, left)

@@ -44,7 +44,12 @@ class Report:
 @click.option("--custom-id", "custom_ids", multiple=True, type=TEXT, help="This prompt; may be repeated.")
 @click.option("--tag", type=TEXT, help="Prompts with this tag.")
 @click.option(
-    "--fault", "faults", multiple=True, type=click.Choice(FAULTS), help="Prompts last resent for this; may be repeated."
+    "--fault",
+    "faults",
+    multiple=True,
+    type=click.Choice(FAULTS),
+    metavar="FAULT",
+    help=f"Prompts last resent for this; may be repeated: {', '.join(FAULTS)}.",
 )
 @click.option("--all", "everything", is_flag=True, help="Every prompt that has not ended.")
 @as_json

@@ -156,8 +156,11 @@ def _show(look: Look) -> None:
         for pause in map(_pause_object, look.pauses):
             click.echo(f"{pause['provider']}: {pause['reason']}: {pause['remedy']}; it goes on by itself")
     if look.errors:
-        columns = ["at", "batch", "prompt", "fault", "message"]
-        rows = [[iso(e.at_ms), _text(e.batch_id), e.custom_id, e.fault, e.message] for e in look.errors]
+        columns = ["ago", "batch", "prompt", "fault", "message"]
+        rows = [
+            [duration((look.at_ms - e.at_ms) / 1000), _text(e.batch_id), e.custom_id, e.fault, e.message]
+            for e in look.errors
+        ]
         show_table("last errors", columns, rows)
 
 

@@ -42,17 +42,18 @@ def _table(title: str, table: msgspec.Struct) -> str:
     lines = [f"# {inspect.getdoc(type(table)) if explained else SECOND_PROVIDER}", f"[{title}]"]
     for name, field in fields_of(type(table)).items():
         value = getattr(table, name)
-        lines += [*(_comment(field, value) if explained else ()), f"{name} = {_written(value)}"]
+        lines += [*(_comment(field, value) if explained else ()), f"{name} = {written(value)}"]
     return "\n".join(lines) + "\n"
 
 
 def _comment(field: Field, value: object) -> Iterator[str]:
     yield f"# {field.meta.description}"
-    default = "those below" if isinstance(value, tuple) else _written(value)
+    default = "those below" if isinstance(value, tuple) else written(value)
     yield f"#   {field.expectation()}; default {default}"
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
+    """A value as TOML writes it; empty where there is none."""
     if value is None:
         return '""'
     if isinstance(value, tuple):

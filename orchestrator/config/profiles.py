@@ -43,7 +43,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         | None
     ) = None
     max_active_batches: Annotated[
-        int, count(1, 100_000, "batches", "Batches at the provider at once; packing goes on, submitting waits.")
+        int, count(1, 100_000, "batches", "Batches under way at once; more prompts wait in the queue.")
     ] = 1000
     max_active_batches_per_lane: Annotated[
         int, count(1, 100_000, "batches", "The same for one lane, so that one model or window cannot take every place.")

@@ -106,8 +106,11 @@ async def _take(
 
 async def _cancel(context: Context, client: Client, batch: Batch) -> None:
     """Stop it there, for being overdue or unwanted; the next polls harvest what it answered (F12, F14)."""
-    event = "poll.cancelling" if batch.cancel_requested else "poll.overdue"
-    tell(event, batch=batch.id, key=batch.key, remote_batch_id=batch.remote_batch_id)
+    facts = {"batch": batch.id, "key": batch.key, "remote_batch_id": batch.remote_batch_id}
+    if batch.cancel_requested:
+        tell("poll.cancelling", **facts)
+    else:
+        tell("poll.overdue", **facts)
     try:
         await client.cancel_batch(batch.remote_batch_id or "")
     except ProviderError as error:

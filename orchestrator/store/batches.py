@@ -157,7 +157,7 @@ _UNSENT = (BatchStatus.PACKING, BatchStatus.SEALED, BatchStatus.UPLOADING, Batch
 
 
 async def count_active(connection: AsyncConnection) -> ActiveBatches:
-    word = literal_column("'validating'")
+    word: ColumnElement[str] = literal_column("'validating'")
     validating = func.coalesce(func.lower(batch_states.c.remote_status), word) == word
     counted = (
         select(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, validating, func.count())

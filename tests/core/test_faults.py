@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.lines import parse_reply
 from orchestrator.core.model import Fault
-from orchestrator.core.outcomes import judge
+from orchestrator.core.outcomes import judge, rejected_file
 
 
 def as_reason(type_, **details):
@@ -239,6 +239,26 @@ def test_a_failed_shape_under_a_good_status_is_a_server_fault(body):
 def test_words_about_money_are_heard_only_where_money_can_be_meant():
     assert fault_of({"status_code": 500, "body": {"error": {"message": "billing service down"}}})[0] is Fault.SERVER
     assert fault_of({"status_code": 422, "body": {"error": {"message": "no field billing"}}})[0] is Fault.INVALID
+
+
+def test_an_address_that_sells_a_bigger_account_makes_no_rate_limit_the_accounts_fault():
+    message = "Rate limit reached. You can add a payment method at https://platform.example/account/billing."
+    limited = {"status_code": 429, "body": {"error": {"message": message, "code": "rate_limit_exceeded"}}}
+    assert fault_of(limited)[0] is Fault.THROTTLED
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "fault"),
+    [
+        ("billing_hard_limit_reached", "Billing hard limit has been reached", Fault.ACCOUNT),
+        (None, "You have insufficient quota", Fault.ACCOUNT),
+        ("model_not_batchable", "Not in batches", Fault.MISSING),
+        (None, None, Fault.MISSING),
+    ],
+)
+def test_a_file_rejected_whole_is_the_accounts_fault_or_comes_back(code, message, fault):
+    outcome = rejected_file(code, message)
+    assert (outcome.fault, outcome.error_code, outcome.error_message) == (fault, code, message)
 
 
 def test_what_one_place_leaves_out_is_taken_from_the_other():

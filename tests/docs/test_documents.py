@@ -24,7 +24,7 @@ def generated() -> dict[Path, str]:
     return module.documents()
 
 
-@pytest.mark.parametrize("path", ["logs.md", "states.md"])
+@pytest.mark.parametrize("path", ["logs.md", "states.md", "settings.md", "commands.md"])
 def test_documents_drawn_from_the_code_are_current(path):
     assert (ROOT / "docs" / path).read_text() == generated()[ROOT / "docs" / path], "run `make docs`"
 

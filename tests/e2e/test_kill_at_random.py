@@ -14,7 +14,7 @@ FAULTS = (
     "html-error:rate=0.03",
 )
 KILLS = 20
-PROMPTS = 600
+PROMPTS = 300
 
 
 async def test_twenty_kills_under_load_with_faults_on_lose_nothing_and_pay_nothing_twice(rehearse):
@@ -29,14 +29,14 @@ async def test_twenty_kills_under_load_with_faults_on_lose_nothing_and_pay_nothi
     requests = run.sandbox.provider.books.requests
     for number in range(KILLS):
         await run.daemon.start()
-        enough = requests.total() + dice.randint(1, 40)
+        enough = requests.total() + dice.randint(1, 25)
         done = run.queue.count("done")
         idle = ("queued", "batched")
         await until(lambda enough=enough: requests.total() >= enough or not any(map(run.queue.count, idle)))
         await run.daemon.kill()
         assert run.queue.count("done") >= done
         if not any(map(run.queue.count, idle)):
-            run.queue.ask_many(100, prefix=f"more-{number}")
+            run.queue.ask_many(50, prefix=f"more-{number}")
     run.sandbox.faults.clear()
     assert await run.daemon.run_until_idle() == 0
     asked = run.queue.value("SELECT count(*) FROM prompts")
