@@ -38,6 +38,24 @@ def new_key() -> str:
     return f"orc-{secrets.token_hex(12)}"
 
 
+def rules_of(config: Config) -> dict[str, Rules]:
+    return {
+        name: Rules(p.endpoints, p.completion_windows, p.max_line_bytes, p.max_file_bytes, p.mix_models)
+        for name, p in config.providers.items()
+    }
+
+
+def defaults_of(config: Config) -> Defaults:
+    given = config.defaults
+    return Defaults(given.provider, given.model, given.endpoint, given.completion_window)
+
+
+def limits_of(config: Config, provider: Provider) -> Limits:
+    """The tighter of our own limits and the profile's."""
+    packing = config.packing
+    return Limits(min(packing.max_bytes, provider.max_file_bytes), min(packing.max_lines, provider.max_lines))
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """`clock` gives Unix seconds, `dice` numbers in [0, 1)."""
@@ -69,20 +87,17 @@ class Context:
         return Policy(retry.max_attempts, retry.max_returns, retry.base_seconds, retry.max_seconds)
 
     def rules(self) -> dict[str, Rules]:
-        return {
-            name: Rules(p.endpoints, p.completion_windows, p.max_line_bytes, p.max_file_bytes, p.mix_models)
-            for name, p in self.config.providers.items()
-        }
+        return rules_of(self.config)
 
     def defaults(self) -> Defaults:
-        given = self.config.defaults
-        return Defaults(given.provider, given.model, given.endpoint, given.completion_window)
+        return defaults_of(self.config)
 
     def file_limits(self, provider: Provider, learned: ProviderState | None) -> Limits:
         """The tightest of our own limits, the profile's, and what the provider refused before (F35)."""
-        nbytes = [self.config.packing.max_bytes, provider.max_file_bytes]
-        lines = [self.config.packing.max_lines, provider.max_lines]
-        if learned is not None:
-            nbytes += [learned.max_file_bytes] if learned.max_file_bytes else []
-            lines += [learned.max_lines] if learned.max_lines else []
-        return Limits(min(nbytes), min(lines))
+        limits = limits_of(self.config, provider)
+        if learned is None:
+            return limits
+        return Limits(
+            min(limits.max_bytes, learned.max_file_bytes or limits.max_bytes),
+            min(limits.max_lines, learned.max_lines or limits.max_lines),
+        )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import StoreError
-from orchestrator.store.batches import claim_batch, of_providers, release_lease, renew_lease
+from orchestrator.store.batches import claim_batch, of_providers, postpone, release_lease, renew_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from orchestrator.core.model import Batch
 
 LEASE_SECONDS = 120.0
+CRASH_PAUSE_SECONDS = 2.0
 
 
 @contextlib.asynccontextmanager
 async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Batch | None]:
     """Claim the batch that has been due longest among `where`; None when none is due.
 
-    Batches of a provider that left the settings wait until it is back.
+    Batches of a provider that left the settings wait until it is back. One that brings its stage down queues up behind
+    the others: it must not hold them up.
     """
     claim = partial(
         claim_batch, where=where & of_providers(context.clients), owner=context.owner, now_ms=context.now_ms(),
@@ -38,6 +40,13 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
     renewing = asyncio.create_task(_keep_renewing(context, batch))
     try:
         yield batch
+    except StoreError:
+        raise
+    except Exception:
+        later = partial(postpone, batch=batch, next_try_at_ms=context.in_ms(CRASH_PAUSE_SECONDS))
+        with contextlib.suppress(StoreError):
+            await context.database.write(later)
+        raise
     finally:
         renewing.cancel()
         await context.database.write(partial(release_lease, batch=batch))

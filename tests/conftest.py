@@ -1,5 +1,8 @@
 import asyncio
+import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from rig import Clock, Rig, open_rig
@@ -23,8 +26,19 @@ def empty_queue(tmp_path_factory):
 
 
 @pytest.fixture
-def queue_file(empty_queue, tmp_path):
-    path = tmp_path / "queue.db"
+def quick_folder(tmp_path):
+    """A folder in memory where the system has one: what a disk does at each commit is no matter of these tests."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def queue_file(empty_queue, quick_folder):
+    path = quick_folder / "queue.db"
     shutil.copyfile(empty_queue, path)
     return path
 

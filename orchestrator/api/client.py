@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
 
-from orchestrator.api.failures import refusal, translated
+from orchestrator.api.failures import date_of, refusal, translated
 from orchestrator.core.remote import Page, RemoteBatch, RemoteFile, parse_batch, parse_file, parse_object, parse_page
 from orchestrator.errors import AccountBlocked, ConfigError, ReplyLost
 
@@ -41,6 +42,14 @@ class Content:
         async with translated(self._call, self._base_url):
             async for chunk in self._response.content.iter_chunked(CHUNK_BYTES):
                 yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Models the key may use, and what the provider's clock says (Unix seconds, None when it says nothing)."""
+
+    names: tuple[str, ...]
+    server_time: float | None
 
 
 class Client:
@@ -139,6 +148,21 @@ class Client:
 
     async def delete_batch(self, batch_id: str) -> None:
         await self._call("DELETE", f"/batches/{batch_id}")
+
+    # ------------------------------------------------------------ models
+
+    async def models(self, total_seconds: float) -> Models:
+        call = "GET /models"
+        timeout = self._timeout(total_seconds)
+        async with translated(call, self._base_url), self._open("GET", "/models", timeout=timeout) as response:
+            body = await _bounded(response)
+        if response.status != 200:  # noqa: PLR2004
+            raise refusal(call, response.status, response.headers, body)
+        listed = (parse_object(body) or {}).get("data")
+        if not isinstance(listed, list):
+            raise ReplyLost(f"{call}: the reply is no list of models", status=response.status)
+        names = [item.get("id") for item in listed if isinstance(item, dict)]
+        return Models(tuple(name for name in names if isinstance(name, str)), date_of(response.headers))
 
     # ------------------------------------------------------------ plumbing
 

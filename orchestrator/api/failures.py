@@ -117,3 +117,12 @@ def _header_seconds(value: str) -> float:
     except ValueError:
         return 0.0
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def date_of(headers: Mapping[str, str]) -> float | None:
+    """The server's clock by its `Date` header, in Unix seconds."""
+    try:
+        moment = parsedate_to_datetime(headers.get("Date", ""))
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

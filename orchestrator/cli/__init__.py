@@ -16,17 +16,30 @@ COMMANDS = {
     "run": "run",
     "demo": "demo",
     "enqueue": "enqueue",
+    "validate": "validate",
     "status": "status",
     "results": "results",
     "failures": "failures",
     "batches": "batches",
     "retry": "retry",
     "cancel": "cancel",
+    "check": "check",
     "config": "settings",
     "migrate": "migrate",
     "sandbox": "sandbox",
 }
 """Command name → module of this package that holds it as `command`."""
+
+
+EPILOG = """\b
+Completion of commands and options, to be put into the shell's own file:
+  bash  ~/.bashrc
+        eval "$(_ORCHESTRATOR_COMPLETE=bash_source orchestrator)"
+  zsh   ~/.zshrc
+        eval "$(_ORCHESTRATOR_COMPLETE=zsh_source orchestrator)"
+  fish  ~/.config/fish/config.fish
+        _ORCHESTRATOR_COMPLETE=fish_source orchestrator | source
+"""
 
 
 class Commands(click.Group):
@@ -40,7 +53,9 @@ class Commands(click.Group):
         return found
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "-c",
     "--config",
@@ -58,7 +73,7 @@ def cli(context: click.Context, config_path: Path | None) -> None:
 def main() -> None:
     """Run the command line; errors a user can cause become one line on stderr and an exit code, never a traceback."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="orchestrator", standalone_mode=False)
     except click.exceptions.Abort:
         code = _said("interrupted", 1)
     except click.ClickException as error:

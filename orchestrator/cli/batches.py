@@ -27,7 +27,7 @@ EPILOG = """\b
 """
 
 
-@click.command("batches", epilog=EPILOG)
+@click.command("batches", epilog=EPILOG, short_help="List batches, or tell all about one.")
 @click.argument("batch", metavar="[ID]", required=False, type=TEXT)
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many to list.")
 @as_json

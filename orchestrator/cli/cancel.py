@@ -6,12 +6,13 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from orchestrator.cli.options import TEXT, as_json
-from orchestrator.core.model import Fault, PromptStatus
+from orchestrator.cli.options import as_json
+from orchestrator.cli.selecting import Selectors, selection_of, selectors
+from orchestrator.core.model import PromptStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from orchestrator.store.requeue import Selection
 
 UNENDED = (PromptStatus.QUEUED, PromptStatus.BATCHED)
-FAULTS = tuple(fault.value for fault in Fault)
 EPILOG = """\b
 --json prints one object:
   cancelled     prompts that ended now: nothing was sent for them
@@ -41,29 +41,10 @@ class Report:
 
 
 @click.command("cancel", epilog=EPILOG)
-@click.option("--custom-id", "custom_ids", multiple=True, type=TEXT, help="This prompt; may be repeated.")
-@click.option("--tag", type=TEXT, help="Prompts with this tag.")
-@click.option(
-    "--fault",
-    "faults",
-    multiple=True,
-    type=click.Choice(FAULTS),
-    metavar="FAULT",
-    help=f"Prompts last resent for this; may be repeated: {', '.join(FAULTS)}.",
-)
-@click.option("--all", "everything", is_flag=True, help="Every prompt that has not ended.")
+@selectors("Prompts last resent for this", "Every prompt that has not ended.")
 @as_json
 @click.pass_obj
-def command(
-    config_path: Path | None,
-    /,
-    *,
-    custom_ids: tuple[str, ...],
-    tag: str | None,
-    faults: tuple[str, ...],
-    everything: bool,
-    as_json: bool,
-) -> None:
+def command(config_path: Path | None, /, *, as_json: bool, **selected: Unpack[Selectors]) -> None:
     """Cancel prompts that have not ended.
 
     Waiting prompts end at once. Sent ones cannot always be recalled: a batch is cancelled at the provider when nothing
@@ -71,12 +52,8 @@ def command(
     since they are paid for. Several selectors narrow each other.
     """
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
-    from orchestrator.store.requeue import Selection  # noqa: PLC0415
 
-    narrowed = bool(custom_ids or faults) or tag is not None
-    if narrowed == everything:
-        raise click.UsageError("say which prompts: --custom-id, --tag or --fault, or else --all")
-    selection = Selection(UNENDED, tag, faults, custom_ids)
+    selection = selection_of(UNENDED, **selected)
     _tell(with_database(config_path, partial(_cancel, selection=selection)), as_json=as_json)
 
 
@@ -102,9 +79,7 @@ def _tell(report: Report, *, as_json: bool) -> None:
     click.echo(f"{report.cancelled} cancelled: nothing was sent for them")
     if report.being_cancelled:
         named = ", ".join(map(str, report.batches))
-        click.echo(
-            f"{report.being_cancelled} sent: the daemon cancels their batch at the provider ({named})"
-        )
+        click.echo(f"{report.being_cancelled} sent: the daemon cancels their batch at the provider ({named})")
     if report.not_recalled:
         click.echo(f"{report.not_recalled} sent together with other prompts: they cannot be recalled, only not resent")
     if report.being_cancelled + report.not_recalled:

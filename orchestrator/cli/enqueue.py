@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
-import sys
-import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from orchestrator.cli.options import TEXT, as_json
-from orchestrator.errors import ConfigError, InputError
+from orchestrator.cli.reading import Report, check_known, counted, parsed_template, read_all, reader, size_of
+from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from typing import BinaryIO
-
-    from rich.progress import Progress, TaskID
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from orchestrator.config import Config, Loaded
     from orchestrator.intake.formats import Entry
     from orchestrator.intake.storing import Plan, Totals
-    from orchestrator.intake.template import Template
     from orchestrator.store.database import Database
 
-STDIN = "-"
 BAD_LINES = 1
-MISTAKES_SHOWN = 20
-QUIET_SECONDS = 1.0
 HELP = """Put prompts into the queue, from files of any size, standard input (-) or --prompt.
 
 Each line of a FILE is one prompt. What a line may be:
@@ -100,16 +91,16 @@ def command(  # noqa: PLR0913 - one argument per option
     from orchestrator.intake.storing import Plan  # noqa: PLC0415
 
     _check_sources(files, prompt, plain=plain, as_csv=as_csv, template=template)
-    filled = _parsed_template(template, plain=plain)
+    filled = parsed_template(template, plain=plain)
     columns["completion_window"] = columns.pop("window")
     plan = Plan({name: value for name, value in columns.items() if value is not None}, skip=on_conflict == "skip")
     if prompt is not None:
         entries = _entry_of(prompt)
     else:
-        entries = _read_all(files, partial(_reader, plain=plain, as_csv=as_csv, template=filled))
-    report = Report(_size_of(files))
+        entries = read_all(files, partial(reader, plain=plain, as_csv=as_csv, template=filled))
+    report = Report(size_of(files))
     totals, config = with_database(config_path, partial(_store, entries=entries, plan=plan, report=report), create=True)
-    report.close(totals)
+    report.close()
     _warn_without_model(totals, columns["model"], config)
     _tell(totals, len(set(files)), as_json=as_json)
     return BAD_LINES if totals.bad_lines else 0
@@ -124,9 +115,9 @@ async def _store(
 ) -> tuple[Totals, Config]:
     from orchestrator.intake.storing import chunks, store  # noqa: PLC0415
 
-    _check_known(plan.fixed, loaded.config)
+    check_known(plan.fixed, loaded.config)
     with Interruption() as interruption, report:
-        totals = await store(database, interruption.guarded(chunks(entries)), plan, report.tell)
+        totals = await store(database, interruption.guarded(chunks(entries)), plan, partial(_report, report))
     return totals, loaded.config
 
 
@@ -144,34 +135,6 @@ def _check_sources(
         raise click.UsageError("a file is either --lines or --csv: leave one out")
 
 
-def _parsed_template(text: str | None, *, plain: bool) -> Template | None:
-    from orchestrator.intake.template import parse_template  # noqa: PLC0415
-
-    if text is None:
-        return None
-    try:
-        template = parse_template(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="'--template'") from None
-    if plain and set(template.fields) != {"line"}:
-        raise click.BadParameter("with --lines its one field is {line}", param_hint="'--template'")
-    return template
-
-
-def _check_known(fixed: Mapping[str, Any], config: Config) -> None:
-    """An option that no prompt could be sent with is refused before anything is read."""
-    providers = config.providers.values()
-    known = {
-        "provider": set(config.providers),
-        "completion_window": {window for provider in providers for window in provider.completion_windows},
-        "endpoint": {endpoint for provider in providers for endpoint in provider.endpoints},
-    }
-    for column, values in known.items():
-        if column in fixed and fixed[column] not in values:
-            option = "--window" if column == "completion_window" else f"--{column}"
-            raise ConfigError(f"{option} {fixed[column]!r} is offered by no provider: use {', '.join(sorted(values))}")
-
-
 # ---------------------------------------------------------------- reading
 
 
@@ -180,42 +143,6 @@ def _entry_of(prompt: str) -> Iterator[Entry]:
     from orchestrator.intake.rows import Row  # noqa: PLC0415
 
     yield Entry("--prompt", 1, Row(prompt=prompt), "", len(prompt))
-
-
-def _reader(
-    name: str, *, plain: bool, as_csv: bool, template: Template | None
-) -> Callable[[BinaryIO, str], Iterator[Entry]]:
-    from orchestrator.intake import formats  # noqa: PLC0415
-
-    if plain:
-        read = formats.read_text
-    elif as_csv or name.lower().endswith(".csv"):
-        read = formats.read_csv
-    else:
-        read = formats.read_jsonl
-    return partial(read, template=template)
-
-
-def _read_all(
-    files: Iterable[str], reader: Callable[[str], Callable[[BinaryIO, str], Iterator[Entry]]]
-) -> Iterator[Entry]:
-    for name in files:
-        shown = "stdin" if name == STDIN else click.format_filename(name)
-        try:
-            with _opened(name) as file:
-                yield from reader(name)(file, shown)
-        except OSError as error:
-            raise InputError(f"{shown}: cannot be read: {error.strerror or error}") from error
-
-
-def _opened(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-    return contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb")
-
-
-def _size_of(files: Iterable[str]) -> int | None:
-    """Bytes to read in all; None where that cannot be known."""
-    paths = [Path(name) for name in files]
-    return sum(path.stat().st_size for path in paths) if all(path.is_file() for path in paths) else None
 
 
 class Interruption:
@@ -256,63 +183,14 @@ class Interruption:
 # ---------------------------------------------------------------- telling
 
 
-class Report:
-    """What the user sees while it runs: mistakes at once, up to a number; a bar when it takes long on a terminal."""
-
-    def __init__(self, total_bytes: int | None) -> None:
-        self._total_bytes = total_bytes
-        self._started = time.monotonic()
-        self._told = 0
-        self._bar: tuple[Progress, TaskID] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._bar is not None:
-            self._bar[0].stop()
-
-    def tell(self, totals: Totals, mistakes: Iterable[tuple[str, str]]) -> None:
-        for where, mistake in mistakes:
-            self._say(f"{where}: {mistake}")
-        if self._bar is None and sys.stderr.isatty() and time.monotonic() - self._started > QUIET_SECONDS:
-            self._bar = _new_bar(self._total_bytes)
-        if self._bar is not None:
-            progress, task = self._bar
-            progress.update(task, completed=totals.nbytes, prompts=totals.enqueued)
-
-    def close(self, totals: Totals) -> None:
-        if totals.bad_lines > MISTAKES_SHOWN:
-            click.echo(f"… and {totals.bad_lines - MISTAKES_SHOWN} more bad lines", err=True)
-
-    def _say(self, line: str) -> None:
-        self._told += 1
-        if self._told > MISTAKES_SHOWN:
-            return
-        if self._bar is None:
-            click.echo(line, err=True)
-        else:
-            self._bar[0].console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _new_bar(total_bytes: int | None) -> tuple[Progress, TaskID]:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(compact=True))
-    counted = TextColumn("{task.fields[prompts]} prompts")
-    progress = Progress(
-        *(columns if total_bytes else columns[:1]), counted, console=Console(stderr=True), transient=True
-    )
-    task = progress.add_task("", total=total_bytes, prompts=0)
-    progress.start()
-    return progress, task
+def _report(report: Report, totals: Totals, mistakes: Iterable[tuple[str, str]]) -> None:
+    report.tell(totals.nbytes, totals.enqueued, mistakes)
 
 
 def _warn_without_model(totals: Totals, model: str | None, config: Config) -> None:
     if totals.modelless and model is None and config.defaults.model is None:
         click.echo(
-            f"note: {_counted(totals.modelless, 'prompt')} without a model will fail as invalid: pass --model, "
+            f"note: {counted(totals.modelless, 'prompt')} without a model will fail as invalid: pass --model, "
             "or set defaults.model before the daemon runs",
             err=True,
         )
@@ -324,10 +202,6 @@ def _tell(totals: Totals, files: int, *, as_json: bool) -> None:
         click.echo(json.dumps(facts))
         return
     click.echo(
-        f"{_counted(totals.enqueued, 'prompt')} enqueued, {totals.skipped} skipped as duplicates, "
-        f"{_counted(totals.bad_lines, 'bad line')}, from {_counted(files, 'file')}"
+        f"{counted(totals.enqueued, 'prompt')} enqueued, {totals.skipped} skipped as duplicates, "
+        f"{counted(totals.bad_lines, 'bad line')}, from {counted(files, 'file')}"
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

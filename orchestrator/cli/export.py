@@ -61,10 +61,10 @@ async def _pages(database: Database, chosen: Chosen) -> AsyncIterator[Sequence[S
         yield page.rows
         after = page.next_after
         if page.rows:
-            limit = _next_limit(page.rows)
+            limit = next_limit(page.rows)
 
 
-def _next_limit(rows: Sequence[Sequence[Any]]) -> int:
+def next_limit(rows: Sequence[Sequence[Any]]) -> int:
     nbytes = sum(len(row[ANSWER] or "") + len(row[RESPONSE] or b"") for row in rows)
     return max(1, min(PAGE_ROWS, PAGE_BYTES * len(rows) // max(1, nbytes)))
 

@@ -26,7 +26,7 @@ EPILOG = """\b
 """
 
 
-@click.command("failures", epilog=EPILOG)
+@click.command("failures", epilog=EPILOG, short_help="Show why prompts failed, grouped by reason.")
 @click.option("--tag", type=TEXT, help="Only prompts with this tag.")
 @as_json
 @click.pass_obj

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
+    from orchestrator.store.listing import Chosen
+
 FORMATS = ("jsonl", "openai", "csv")
 STATUSES = tuple(status.value for status in PromptStatus)
 
@@ -26,6 +28,7 @@ STATUSES = tuple(status.value for status in PromptStatus)
 @click.command("results")
 @click.option("--tag", type=TEXT, help="Only prompts with this tag.")
 @click.option("--status", "statuses", multiple=True, type=click.Choice(STATUSES), help="Only these; may be repeated.")
+@click.option("--follow", is_flag=True, help="Print each as it ends, those that have ended first, until Ctrl-C.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="jsonl", show_default=True, help="See above.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format jsonl.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to FILE, not stdout.")
@@ -36,6 +39,7 @@ def command(
     *,
     tag: str | None,
     statuses: tuple[str, ...],
+    follow: bool,
     form: str,
     as_json: bool,
     output: Path | None,
@@ -53,6 +57,9 @@ def command(
     csv     the same columns, under a header
 
     A FILE appears under its name when it is complete.
+
+    With --follow, prompts come in the order in which they end: done, failed or cancelled. One that is retried comes
+    again when it ends again. Redirect standard output to keep them in a file.
     """  # noqa: D301 - click reads the escape
     from orchestrator.cli.export import export  # noqa: PLC0415
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
@@ -60,6 +67,10 @@ def command(
 
     chosen, counts = Chosen(tag, statuses), [0, 0]
     form = "jsonl" if as_json else form
+    if follow:
+        _check_follow(statuses, form, output)
+        _follow(config_path, chosen, form)
+        return
     try:
         with _opened(output, form) as files:
             with_database(config_path, partial(export, chosen=chosen, form=form, files=files, counts=counts))
@@ -71,6 +82,30 @@ def command(
         raise InputError(f"{output or 'standard output'}: cannot be written: {error.strerror or error}") from error
     if output is not None:
         _tell(output, form, counts)
+
+
+def _check_follow(statuses: Sequence[str], form: str, output: Path | None) -> None:
+    if output is not None:
+        raise click.UsageError("--follow writes to standard output: redirect it (> FILE) instead of -o")
+    if form == "openai":
+        raise click.UsageError("--follow prints jsonl or csv: leave out --format openai")
+    if waiting := {"queued", "batched"} & set(statuses):
+        raise click.UsageError(f"--follow prints prompts that end: leave out --status {', '.join(sorted(waiting))}")
+
+
+def _follow(config_path: Path | None, chosen: Chosen, form: str) -> None:
+    counts = [0]
+    try:
+        from orchestrator.cli.follow import follow  # noqa: PLC0415
+        from orchestrator.cli.opening import with_database  # noqa: PLC0415
+
+        with_database(config_path, partial(follow, chosen=chosen, form=form, file=sys.stdout.buffer, counts=counts))
+    except KeyboardInterrupt:
+        click.echo(f"stopped: {counts[0]} results printed", err=True)
+    except BrokenPipeError:
+        _silence_stdout()
+    except OSError as error:
+        raise InputError(f"standard output: cannot be written: {error.strerror or error}") from error
 
 
 # ---------------------------------------------------------------- files

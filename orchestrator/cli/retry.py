@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from orchestrator.cli.options import TEXT, as_json
-from orchestrator.core.model import Fault, PromptStatus
+from orchestrator.cli.options import as_json
+from orchestrator.cli.selecting import Selectors, selection_of, selectors
+from orchestrator.core.model import PromptStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,48 +20,23 @@ if TYPE_CHECKING:
     from orchestrator.store.requeue import Selection
 
 NOT_RETRIED = 1
-FAULTS = tuple(fault.value for fault in Fault)
 
 
 @click.command("retry")
-@click.option("--custom-id", "custom_ids", multiple=True, type=TEXT, help="This prompt; may be repeated.")
-@click.option("--tag", type=TEXT, help="Prompts with this tag.")
-@click.option(
-    "--fault",
-    "faults",
-    multiple=True,
-    type=click.Choice(FAULTS),
-    metavar="FAULT",
-    help=f"Prompts that failed so; may be repeated: {', '.join(FAULTS)}.",
-)
-@click.option("--all", "everything", is_flag=True, help="Every failed prompt.")
+@selectors("Prompts that failed so", "Every failed prompt.")
 @click.option("--cancelled", is_flag=True, help="Cancelled prompts as well as failed ones.")
 @as_json
 @click.pass_obj
-def command(
-    config_path: Path | None,
-    /,
-    *,
-    custom_ids: tuple[str, ...],
-    tag: str | None,
-    faults: tuple[str, ...],
-    everything: bool,
-    cancelled: bool,
-    as_json: bool,
-) -> int:
+def command(config_path: Path | None, /, *, cancelled: bool, as_json: bool, **selected: Unpack[Selectors]) -> int:
     """Queue failed prompts again, with all their attempts before them.
 
     Several selectors narrow each other: --tag faq --fault server retries what failed with `server` and is tagged `faq`.
     The exit code is 1 when a prompt named by --custom-id is not retried.
     """
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
-    from orchestrator.store.requeue import Selection  # noqa: PLC0415
 
-    narrowed = bool(custom_ids or faults) or tag is not None
-    if narrowed == everything:
-        raise click.UsageError("say which prompts: --custom-id, --tag or --fault, or else --all")
     statuses = (PromptStatus.FAILED, PromptStatus.CANCELLED) if cancelled else (PromptStatus.FAILED,)
-    selection = Selection(statuses, tag, faults, custom_ids)
+    selection = selection_of(statuses, **selected)
     queued, others = with_database(config_path, partial(_retry, selection=selection))
     _tell(queued, others, as_json=as_json)
     return NOT_RETRIED if others else 0

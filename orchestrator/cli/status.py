@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +15,10 @@ from orchestrator.cli.options import as_json
 from orchestrator.core.model import PromptStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.cli.tables import Block
     from orchestrator.config import Loaded
     from orchestrator.store.database import Database
     from orchestrator.store.overview import ActiveBatch, Trouble
@@ -39,6 +41,7 @@ EPILOG = """\b
   pauses    [{"provider", "since", "next_try_at", "reason", "remedy"}]
   errors    [{"at", "batch_id", "custom_id", "fault", "message"}]: the last,
             newest first; of a whole batch where custom_id is null
+With --watch, one such object per line, whenever something has changed.
 """
 REMEDIES = {
     "line": "add credit or raise the spending limit at the provider",
@@ -60,24 +63,46 @@ class Look:
 
 
 @click.command("status", epilog=EPILOG)
+@click.option("--watch", is_flag=True, help="Look again and again until Ctrl-C; in a pipe, a line per change.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1, max=86_400),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Pause between two looks of --watch.",
+)
 @as_json
 @click.pass_obj
-def command(config_path: Path | None, /, *, as_json: bool) -> None:
+def command(config_path: Path | None, /, *, watch: bool, interval: float, as_json: bool) -> None:
     """Show where the queue stands.
 
     Prompts by status and tag, batches under way, paused providers and what to do, the last errors. Works while a daemon
     runs, and when none does.
     """
+    if watch:
+        _watch(config_path, interval, as_json=as_json)
+        return
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
 
-    look = with_database(config_path, _look)
+    look = with_database(config_path, look_at)
     if as_json:
         click.echo(json.dumps(as_object(look), ensure_ascii=False))
     else:
         _show(look)
 
 
-async def _look(database: Database, _loaded: Loaded) -> Look:
+def _watch(config_path: Path | None, interval: float, *, as_json: bool) -> None:
+    try:
+        from orchestrator.cli.opening import with_database  # noqa: PLC0415
+        from orchestrator.cli.watch import watch  # noqa: PLC0415
+
+        with_database(config_path, partial(watch, interval=interval, as_json=as_json))
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+
+
+async def look_at(database: Database, _loaded: Loaded) -> Look:
     from orchestrator.store.overview import count_by_tag, list_active_batches, list_trouble  # noqa: PLC0415
     from orchestrator.store.providers import list_provider_states  # noqa: PLC0415
 
@@ -144,24 +169,32 @@ def _error_object(trouble: Trouble) -> dict[str, Any]:
 def _show(look: Look) -> None:
     from orchestrator.cli.tables import show_table  # noqa: PLC0415
 
-    show_table(f"prompts in {look.database}", ["tag", *STATUSES], _prompt_rows(look))
+    for part in parts(look):
+        if isinstance(part, str):
+            click.echo(part)
+        else:
+            show_table(*part)
+
+
+def parts(look: Look) -> Iterator[Block | str]:
+    """What is shown, one under the other: tables and lines."""
+    yield f"prompts in {look.database}", ["tag", *STATUSES], _prompt_rows(look)
     if look.batches:
         columns = ["batch", "provider", "model", "status", "received", "at provider", "age"]
-        show_table("batches under way", columns, _first([_batch_row(batch, look.at_ms) for batch in look.batches]))
+        yield "batches under way", columns, _first([_batch_row(batch, look.at_ms) for batch in look.batches])
     if look.pauses:
-        rows = [
-            [each[name] for name in ("provider", "since", "next_try_at")] for each in map(_pause_object, look.pauses)
-        ]
-        show_table("paused providers", ["provider", "since", "next try"], rows)
-        for pause in map(_pause_object, look.pauses):
-            click.echo(f"{pause['provider']}: {pause['reason']}: {pause['remedy']}; it goes on by itself")
+        pauses = [_pause_object(state) for state in look.pauses]
+        rows = [[pause[name] for name in ("provider", "since", "next_try_at")] for pause in pauses]
+        yield "paused providers", ["provider", "since", "next try"], rows
+        for pause in pauses:
+            yield f"{pause['provider']}: {pause['reason']}: {pause['remedy']}; it goes on by itself"
     if look.errors:
         columns = ["ago", "batch", "prompt", "fault", "message"]
         rows = [
             [duration((look.at_ms - e.at_ms) / 1000), _text(e.batch_id), e.custom_id, e.fault, e.message]
             for e in look.errors
         ]
-        show_table("last errors", columns, rows)
+        yield "last errors", columns, rows
 
 
 def _prompt_rows(look: Look) -> list[list[object]]:

@@ -244,6 +244,7 @@ def parse_reply(line: bytes | Overlong) -> Reply | Unreadable:
     """Read one output or error line; never raises, whatever the bytes (F26, F16, F17)."""
     if isinstance(line, Overlong):
         return _unreadable(line.head, f"line of {line.nbytes} bytes is over collection.max_line_bytes")
+    line = line.removeprefix(_BOM)  # a server that joins files leaves one before a line in the middle (F25)
     try:
         line.decode()
         return _parse(line)

@@ -96,7 +96,13 @@ async def _upload(context: Context, client: Client, batch: Batch) -> bool:
 
 
 async def _lines_to_send(context: Context, batch: Batch) -> list[Line]:
-    await context.database.write(partial(delete_batched_orphans, batch_id=batch.id))
+    """What is still in the batch and still wanted: a line cancelled on its way here is never sent."""
+
+    async def drop_unwanted(connection: AsyncConnection) -> None:
+        await delete_batched_orphans(connection, batch.id)
+        await cancel_lines(connection, batch.id, context.now_ms(), marked_only=True)
+
+    await context.database.write(drop_unwanted)
     return await context.database.read(partial(list_lines, batch_id=batch.id))
 
 

@@ -112,6 +112,10 @@ async def release_lease(connection: AsyncConnection, batch: Batch) -> None:
     await connection.execute(update(batch_states).where(mine).values(lease_until_ms=0))
 
 
+async def postpone(connection: AsyncConnection, batch: Batch, next_try_at_ms: int) -> None:
+    await update_batch(connection, batch, next_try_at_ms=next_try_at_ms)
+
+
 async def release_all_leases(connection: AsyncConnection) -> int:
     """For the one daemon of a SQLite file, at its start: leases of a killed predecessor end at once."""
     held = update(batch_states).where(ACTIVE_ROWS, batch_states.c.lease_until_ms > 0).values(lease_until_ms=0)

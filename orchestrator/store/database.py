@@ -26,6 +26,12 @@ T = TypeVar("T")
 
 READERS = 4
 BUSY_TIMEOUT_MS = 30_000
+BREATH, LONGEST_BREATH_SECONDS = 0.5, 0.05
+"""How long the file is left to other writers after each of our transactions, as a part of its length.
+
+SQLite's lock knows no queue: another process looks again after up to 0.1 s, and between transactions that follow each
+other at once it finds no gap for seconds (measured: p99 4.7 s without a breath, 0.06 s with it).
+"""
 WRITER_CACHE_KIB, READER_CACHE_KIB = 32_768, 2_048
 NEW_FILE_PRAGMAS = ("page_size=8192", "auto_vacuum=INCREMENTAL")
 PRAGMAS = (
@@ -46,6 +52,7 @@ class Database:
         self._writer = self._engine(writes=True)
         self._reader = self._engine(writes=False)
         self._write_lock = asyncio.Lock()
+        self._breath_ends_at = 0.0
         self._running: set[asyncio.Task[Any]] = set()
 
     @property
@@ -83,8 +90,15 @@ class Database:
             task.exception()
 
     async def _transact_alone(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        loop = asyncio.get_running_loop()
         async with self._write_lock:
-            return await self._transact(self._writer, work)
+            await asyncio.sleep(max(0.0, self._breath_ends_at - loop.time()))
+            began_at = loop.time()
+            try:
+                return await self._transact(self._writer, work)
+            finally:
+                ended_at = loop.time()
+                self._breath_ends_at = ended_at + min(BREATH * (ended_at - began_at), LONGEST_BREATH_SECONDS)
 
     async def _transact(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         with translated(self.url.database):
@@ -93,8 +107,9 @@ class Database:
 
     def _engine(self, *, writes: bool) -> AsyncEngine:
         engine = create_async_engine(
-            self.url.set(drivername="sqlite+aiosqlite"), pool_size=1 if writes else READERS, max_overflow=0
-        )
+            self.url.set(drivername="sqlite+aiosqlite"), pool_size=1 if writes else READERS, max_overflow=0,
+            hide_parameters=True,  # an error's text goes to the log, where no prompt and no answer may stand
+        )  # fmt: skip
         cache_kib = WRITER_CACHE_KIB if writes else READER_CACHE_KIB
         event.listen(engine.sync_engine, "connect", functools.partial(_prepare_sqlite, cache_kib=cache_kib))
         begin = "BEGIN IMMEDIATE" if writes else "BEGIN"

@@ -13,6 +13,7 @@ from orchestrator.store.tables import prompts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 RESULT_COLUMNS = (
@@ -42,8 +43,10 @@ WINDOW_ROWS = 20_000
 AS_BYTES = frozenset({"tag", "response", "model", "created_at", "metadata"})
 """Columns in which a user may have stored bytes that are no UTF-8, and the one that is passed on as it is."""
 
-_results = table("results", *(column(name) for name in RESULT_COLUMNS))
-_SHOWN = tuple(utf8(_results.c[name]).label(name) if name in AS_BYTES else _results.c[name] for name in RESULT_COLUMNS)
+results_view = table("results", *(column(name) for name in RESULT_COLUMNS))
+SHOWN = tuple(
+    utf8(results_view.c[name]).label(name) if name in AS_BYTES else results_view.c[name] for name in RESULT_COLUMNS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,14 @@ async def read_results(connection: AsyncConnection, chosen: Chosen, after_id: in
     last = (await connection.execute(select(func.max(seen.c.id)))).scalar_one_or_none()
     if last is None:
         return Page([], None)
-    found = select(*_SHOWN).where(_results.c.id > after_id, _results.c.id <= last)
-    if chosen.tag is not None:
-        found = found.where(_results.c.tag == chosen.tag)
-    if chosen.statuses:
-        found = found.where(_results.c.status.in_(chosen.statuses))
-    rows = list(await connection.execute(found.order_by(_results.c.id).limit(limit)))
+    found = chosen_only(select(*SHOWN).where(results_view.c.id > after_id, results_view.c.id <= last), chosen)
+    rows = list(await connection.execute(found.order_by(results_view.c.id).limit(limit)))
     return Page(rows, rows[-1][0] if len(rows) == limit else last)
+
+
+def chosen_only(found: Select[Any], chosen: Chosen) -> Select[Any]:
+    if chosen.tag is not None:
+        found = found.where(results_view.c.tag == chosen.tag)
+    if chosen.statuses:
+        found = found.where(results_view.c.status.in_(chosen.statuses))
+    return found

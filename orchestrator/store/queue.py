@@ -333,9 +333,13 @@ async def return_lines(connection: AsyncConnection, batch_id: int, *, readmit: b
     return int((await connection.execute(back)).rowcount)
 
 
-async def cancel_lines(connection: AsyncConnection, batch_id: int, now_ms: int) -> int:
-    """End every line of a batch that was never created as cancelled; how many."""
+async def cancel_lines(
+    connection: AsyncConnection, batch_id: int, now_ms: int, *, marked_only: bool = False
+) -> int:
+    """End every line of a batch that was never created as cancelled, or only those marked so; how many."""
     ended = update(prompt_states).where(*_in_batch(batch_id))
+    if marked_only:
+        ended = ended.where(prompt_states.c.cancelling == 1)
     values = {"status": "cancelled", "batch_id": None, "finished_at_ms": now_ms}
     return int((await connection.execute(ended.values(**values))).rowcount)
 

@@ -8,7 +8,7 @@ import fcntl
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
@@ -100,9 +100,17 @@ def only_daemon(path: str | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    with Path(f"{path}.lock").open("a") as lock:
+    with _opened_lock(Path(f"{Path(path).resolve()}.lock")) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StoreInUse(f"another orchestrator works on {path}: stop it, or give this one its own") from error
         yield
+
+
+def _opened_lock(path: Path) -> IO[str]:
+    try:
+        return path.open("a")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreUnavailable(f"{path}: {reason}: check that its folder is writable for this user") from error

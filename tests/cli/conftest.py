@@ -2,10 +2,12 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -78,7 +80,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def queue(queue_file, folder):
-    return Queue(queue_file.rename(folder / "orchestrator.db"))
+    return Queue(Path(shutil.move(queue_file, folder / "orchestrator.db")))
 
 
 @pytest.fixture

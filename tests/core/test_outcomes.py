@@ -71,7 +71,7 @@ def test_whatever_a_line_says_its_outcome_can_be_stored(status, body, error):
     assert outcome.response == (None if line.body is None else line.body.decode())
     if outcome.fault is None:
         assert outcome.response
-        assert status is None or 200 <= status < 300
+        assert line.status_code is None or 200 <= line.status_code < 300
 
 
 @pytest.mark.parametrize("inner", ['{"error":', '{"message":', '{"error":{"message":', '{"error":{"code":[', "["])

@@ -58,6 +58,7 @@ def same_line(found, expected, kept):
 @given(downloads, cuts, st.integers(1, 12), st.integers(0, 8))
 @example(b"abcdef\ng\n", [6], 5, 8)
 @example(b"abcdef\ng\n", [5], 5, 2)
+@example(b"abcdef\n" + BOM + b"g\n", [], 5, 2)
 def test_a_line_over_the_cap_is_known_by_its_head_and_length_and_costs_no_other_line(data, places, max_bytes, kept):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "KEPT_OF_OVERLONG_BYTES", kept)

@@ -34,12 +34,12 @@ async def rehearsed(folder, options, through_proxy=True, **tables):
 
 
 @pytest.fixture
-async def rehearse(tmp_path, empty_queue):
+async def rehearse(quick_folder, empty_queue):
     """Open a rehearsal whose daemon is killed at the end, whatever happens."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def opened(name="run", options=None, **settings):
-            folder = tmp_path / name
+            folder = quick_folder / name
             folder.mkdir()
             (folder / "queue.db").write_bytes(empty_queue.read_bytes())
             return await stack.enter_async_context(rehearsed(folder, options or {}, **settings))

@@ -14,7 +14,7 @@ async def test_a_refused_account_pauses_the_provider_loudly_and_keeps_every_line
     assert str(status) in paused["reason"]
     assert rig.count() == {"batched": 3}
     before = rig.clock()
-    await rig.until(lambda: fault.fired >= 4)
+    await rig.until(lambda: fault.fired >= 3)
     assert rig.clock() - before > 60
     rig.faults.clear()
     await rig.until_idle()
@@ -87,9 +87,9 @@ async def test_credit_that_ends_within_a_batch_brings_every_line_back_and_answer
 async def test_credit_that_never_comes_back_sends_no_flood_of_batches(start):
     rig = await start(sandbox={"credit_lines": 0})
     rig.ask_many(20)
-    end = rig.clock() + 3 * 3600
+    end = rig.clock() + 3600 * 2
     await rig.until(lambda: rig.clock() > end)
-    assert rig.ledger.creates < 3 * 3600 / (rig.context.config.submission.pause_max_seconds / 2) + 10
+    assert rig.ledger.creates < 7200 / (rig.context.config.submission.pause_max_seconds / 2) + 10
     assert rig.count()["failed"] == 0
     assert {row["attempts"] for row in rig.results().values()} == {0}
 

@@ -54,21 +54,20 @@ async def test_line_ends_and_marks_change_nothing(rig, fault):
     assert rig.result("twice")["attempts"] == 2
 
 
-@pytest.mark.parametrize("behaviour", SPOILED)
-async def test_an_odd_answer_is_an_answer(rig, behaviour):
-    rig.ask("odd", model=f"m+sandbox-{behaviour}")
+async def test_odd_answers_are_answers(rig):
+    for behaviour in SPOILED:
+        rig.ask(behaviour, model=f"m+sandbox-{behaviour}")
     rig.ask_many(3)
     await rig.until_idle()
-    assert rig.count() == {"done": 4}
+    assert rig.count() == {"done": len(SPOILED) + 3}
     assert rig.ledger.creates == 1
-    found = rig.result("odd")
-    assert "What about odd?" in found["answer"]
-    assert json.loads(found["response"])
-    if behaviour == "nul":
-        assert "\x00" not in found["answer"]
-        assert "\\u0000" in found["response"]
-    if behaviour == "u2028":
-        assert "\u2028" in found["answer"]
+    for name in SPOILED:
+        found = rig.result(name)
+        assert f"What about {name}?" in found["answer"]
+        assert json.loads(found["response"])
+    assert "\x00" not in rig.result("nul")["answer"]
+    assert "\\u0000" in rig.result("nul")["response"]
+    assert "\u2028" in rig.result("u2028")["answer"]
 
 
 async def test_the_parts_of_an_answer_are_joined_and_a_refusal_is_an_answer(rig):
@@ -170,7 +169,7 @@ def ask_every_kind(rig):
         rig.ask(behaviour, model=f"m+sandbox-{behaviour}")
 
 
-@pytest.mark.parametrize("cursor", range(8))
+@pytest.mark.parametrize("cursor", [0, 1, 4, 7])
 async def test_reading_any_part_of_a_file_twice_changes_nothing(start, cursor):
     rig = await start(collection={"overlap_lines": 0})
     ask_every_kind(rig)
@@ -194,20 +193,18 @@ def rig_with_overlap(rig, cursor):
     return dataclasses.replace(rig.context, config=config)
 
 
-@pytest.mark.parametrize("table", ["batch_states", "prompt_states", "replies"])
-async def test_rows_states_and_cursor_are_written_together_or_not_at_all(rig, table):
+async def test_rows_states_and_cursor_are_written_together_or_not_at_all(rig):
     ask_every_kind(rig)
     await rig.ended()
     before = await states(rig)
-    event = {"batch_states": "UPDATE OF output_cursor", "prompt_states": "UPDATE OF status", "replies": "INSERT"}[table]
-    rig.sql(
-        f"CREATE TRIGGER out_of_order BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'the disk says no'); END"
-    )
-    with pytest.raises(Exception, match="the disk says no"):
-        await rig.run(collect)
-    assert await states(rig) == before
-    assert rig.batch()["output_cursor"] == 0
-    rig.sql("DROP TRIGGER out_of_order")
+    for event in ("UPDATE OF output_cursor ON batch_states", "UPDATE OF status ON prompt_states", "INSERT ON replies"):
+        rig.sql(f"CREATE TRIGGER out_of_order BEFORE {event} BEGIN SELECT RAISE(ABORT, 'the disk says no'); END")
+        with pytest.raises(Exception, match="the disk says no"):
+            await rig.run(collect)
+        assert await states(rig) == before
+        assert rig.batch()["output_cursor"] == 0
+        rig.sql("DROP TRIGGER out_of_order")
+        rig.clock.advance(10)
     await rig.until_idle()
     assert rig.count() == {"done": 5, "failed": 3}
 
@@ -272,7 +269,7 @@ async def test_a_late_success_of_a_prompt_already_resent_counts_once_and_the_sec
 
 
 async def test_a_finished_batchs_file_that_is_gone_for_good_has_its_lines_resent(rig):
-    rig.faults.add("file-gone", times=40)
+    rig.faults.add("file-gone", times=14)
     rig.ask_many(3)
     await rig.until_idle()
     assert rig.count() == {"done": 3}
@@ -294,10 +291,11 @@ async def test_a_file_that_cannot_be_read_while_its_batch_runs_does_not_keep_the
 
 
 async def test_a_file_that_always_ends_within_a_line_is_done_without_in_the_end(rig):
-    rig.faults.add("torn-tail", nbytes=200, times=40)
-    rig.ask_many(5)
+    rig.faults.add("torn-tail", nbytes=200, times=14)
+    rig.ask_many(3)
     await rig.until_idle()
-    assert rig.count() == {"done": 5}
+    assert rig.count() == {"done": 3}
+    assert rig.ledger.creates == 2
 
 
 async def test_a_file_missing_for_a_while_costs_nothing(rig):

@@ -25,8 +25,13 @@ ODD = (
 )
 
 
-@pytest.mark.parametrize("dialect", ["doubleword", "openai"])
-@pytest.mark.parametrize("fault", ODD)
+OPENAI_TOO = ("no-nulls", "empty-error-file", "long-finalizing:seconds=200", "null-output-id:seconds=200", "zero-counts")
+
+
+@pytest.mark.parametrize(
+    ("fault", "dialect"),
+    [*((fault, "doubleword") for fault in ODD), *((fault, "openai") for fault in OPENAI_TOO)],
+)
 async def test_an_odd_looking_batch_is_answered_like_any_other(start, fault, dialect):
     rig = await start(sandbox={"dialect": dialect}, profile=dialect)
     rig.faults.add(fault)
@@ -69,7 +74,7 @@ async def test_a_poll_that_fails_changes_nothing_but_the_time_of_the_next(rig, f
     rig.ask_many(3)
     before = await rig.submitted()
     rig.faults.add(fault)
-    for number in range(1, 6):
+    for number in range(1, 4):
         await rig.later(poll, seconds=100)
         after = dict(rig.batch())
         assert after.pop("tries") == number
@@ -78,7 +83,7 @@ async def test_a_poll_that_fails_changes_nothing_but_the_time_of_the_next(rig, f
         assert after.pop("last_error_at_ms")
         changed = {name for name, value in after.items() if value != before[name]} - {"fence"}
         assert changed == set()
-    assert [told["tries"] for told in rig.told("poll.failed")] == [1, 2, 4]
+    assert [told["tries"] for told in rig.told("poll.failed")] == [1, 2]
     rig.faults.clear()
     await rig.until_idle()
     assert rig.count() == {"done": 3}
@@ -92,7 +97,7 @@ async def test_a_provider_that_is_down_for_a_day_loses_nothing(rig):
     rig.ask("meanwhile")
     end = rig.clock() + 86_000
     while rig.clock() < end:
-        await rig.later(seconds=2000)
+        await rig.later(seconds=8000)
     rig.faults.clear()
     await rig.until_idle()
     assert rig.count() == {"done": 4}
@@ -165,12 +170,13 @@ async def test_a_batch_that_validates_for_ever_where_none_can_be_deleted_is_canc
 
 
 async def test_a_batch_within_its_window_is_never_cancelled(start):
-    rig = await start(sandbox={"latency_seconds": 80_000})
+    rig = await start(sandbox={"latency_seconds": 85_000})
     rig.ask_many(3)
     await rig.submitted()
-    for _ in range(20):
-        await rig.later(seconds=4000)
+    for _ in range(8):
+        await rig.later(seconds=9000)
     assert rig.ledger.requests.get("cancel", 0) == 0
+    rig.clock.advance(20_000)
     await rig.until_idle()
     assert rig.ledger.creates == 1
 

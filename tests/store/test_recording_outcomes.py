@@ -73,6 +73,17 @@ async def test_a_member_whose_status_changed_since_is_not_moved(user, daemon):
     assert user.state(prompt_id)["status"] == "cancelled"
 
 
+async def test_a_member_whose_row_was_replaced_since_is_not_moved(user, daemon):
+    prompt_id = user.insert()
+    await recorded(daemon, entry(await member_of(daemon, prompt_id), OOPS, PromptStatus.FAILED))
+    user.run("UPDATE prompt_states SET status = 'queued'")
+    member = await member_of(daemon, prompt_id)
+    user.run("INSERT OR REPLACE INTO prompts (id, prompt) VALUES (?, 'new')", prompt_id)
+    before = user.state(prompt_id)
+    await recorded(daemon, entry(member))
+    assert user.state(prompt_id) == before
+
+
 async def test_one_prompt_may_come_up_twice_in_one_go_in_order(user, daemon, batched):
     later = await member_of(daemon, batched.prompt_id)
     first = entry(batched, OOPS, PromptStatus.QUEUED, due_at_ms=NOW_MS + 1)

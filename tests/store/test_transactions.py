@@ -5,6 +5,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -218,14 +219,25 @@ async def test_a_full_disk_stores_nothing_and_work_goes_on_once_there_is_space(u
     assert user.value("SELECT count(*) FROM prompts WHERE tag = 'big'") > 3
 
 
-async def test_a_folder_that_is_not_there_is_unavailable(tmp_path):
+@pytest.fixture
+async def connections_ended():
+    """The driver's threads are waited for: one whose connection failed ends a moment after the failure is told."""
+    yield
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive()
+
+
+async def test_a_folder_that_is_not_there_is_unavailable_and_the_drivers_own_error_is_kept(tmp_path, connections_ended):
     database = Database(f"sqlite:///{tmp_path}/no/queue.db")
-    with pytest.raises(StoreUnavailable, match="unable to open database file: check that"):
+    with pytest.raises(StoreUnavailable, match="unable to open database file: check that") as caught:
         await database.read(list_unadmitted)
     await database.close()
+    assert isinstance(caught.value.__cause__.orig, sqlite3.OperationalError)
 
 
-async def test_a_file_that_is_no_database_is_unavailable(tmp_path):
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path, connections_ended):
     path = tmp_path / "notes.txt"
     path.write_bytes(b"these are my notes\n" * 1000)
     database = Database(f"sqlite:///{path}")
@@ -285,16 +297,3 @@ async def test_another_process_inserts_within_a_second_while_the_daemon_works_at
     seconds = json.loads((await written)[0])
     assert len(seconds) == user.value("SELECT count(*) FROM prompts WHERE tag = 'theirs'") == 60
     assert max(seconds) < 1
-
-
-def test_the_drivers_own_error_is_the_cause(tmp_path):
-    async def attempt():
-        database = Database(f"sqlite:///{tmp_path}/no/queue.db")
-        try:
-            await database.read(list_unadmitted)
-        finally:
-            await database.close()
-
-    with pytest.raises(StoreUnavailable) as caught:
-        asyncio.run(attempt())
-    assert isinstance(caught.value.__cause__.orig, sqlite3.OperationalError)

@@ -1,0 +1,178 @@
+"""One loop for all stages: it pauses, wakes, backs off, recovers and stops."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from orchestrator import loop as loops
+from orchestrator.context import IDLE, Tick
+from orchestrator.errors import StoreUnavailable
+from orchestrator.loop import Bell, run_loop
+
+LONG_SECONDS = 30
+
+
+def dice():
+    return 0.5
+
+
+class Stage:
+    """Gives or raises what it was told to, tick by tick; then it is idle."""
+
+    def __init__(self, *ends):
+        self.ends = list(ends)
+        self.ticks = 0
+        self.ticked = asyncio.Event()
+
+    async def __call__(self):
+        self.ticks += 1
+        self.ticked.set()
+        end = self.ends.pop(0) if self.ends else IDLE
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    async def next_tick(self):
+        self.ticked.clear()
+        async with asyncio.timeout(LONG_SECONDS / 3):
+            await self.ticked.wait()
+
+
+@pytest.fixture
+async def run():
+    bell, tasks = Bell(), []
+
+    def start(stage, name="poll", interval=LONG_SECONDS, **options):
+        tasks.append(asyncio.create_task(run_loop(name, stage, bell, interval, dice, **options)))
+        return bell
+
+    yield start
+    bell.stop()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tasks)
+
+
+async def test_a_tick_that_has_more_is_followed_by_the_next_at_once(run):
+    stage = Stage(*[Tick(1, more=True)] * 50)
+    run(stage)
+    async with asyncio.timeout(5):
+        while stage.ticks < 51:
+            await asyncio.sleep(0)
+
+
+async def test_an_idle_loop_waits_until_it_is_rung(run):
+    stage = Stage()
+    bell = run(stage)
+    await stage.next_tick()
+    bell.ring("poll")
+    await stage.next_tick()
+    assert stage.ticks == 2
+
+
+async def test_a_ring_during_a_tick_is_not_lost(run):
+    bell = Bell()
+
+    class Rung(Stage):
+        async def __call__(self):
+            if not self.ticks:
+                bell_of_loop.ring("poll")
+            return await super().__call__()
+
+    stage = Rung()
+    bell_of_loop = bell = run(stage)
+    async with asyncio.timeout(5):
+        while stage.ticks < 2:
+            await asyncio.sleep(0)
+    assert not bell.stopping
+
+
+async def test_work_that_was_moved_wakes_the_following_stage_only(run):
+    mover, follower, other = Stage(), Stage(), Stage()
+    bell = run(follower, "collect")
+    run(other, "settle")
+    await follower.next_tick()
+    mover.ends = [Tick(3)]
+    run(mover, "poll", wakes="collect")
+    await follower.next_tick()
+    assert (follower.ticks, other.ticks) == (2, 1)
+    assert not bell.stopping
+
+
+async def test_a_failure_is_told_and_the_loop_goes_on(run, monkeypatch):
+    monkeypatch.setattr(loops, "PAUSE_MAX_SECONDS", 0.01)
+    with capture_logs() as logs:
+        stage = Stage(*[RuntimeError("a bug")] * 5, Tick(1))
+        run(stage, interval=0.01)
+        async with asyncio.timeout(5):
+            while not [log for log in logs if log["event"] == "loop.recovered"]:
+                await asyncio.sleep(0)
+    crashed = [log for log in logs if log["event"] == "loop.crashed"]
+    assert [log["failures"] for log in crashed] == [1, 2, 4]
+    assert {log["stage"] for log in crashed} == {"poll"}
+    assert all(log["log_level"] == "error" and log["exc_info"] for log in crashed)
+    assert next(log for log in logs if log["event"] == "loop.recovered")["failures"] == 5
+
+
+def test_pauses_double_up_to_five_minutes_and_for_the_database_to_fifteen_seconds():
+    with capture_logs():
+        bugs = [loops._failed("poll", RuntimeError("a bug"), count) for count in range(1, 12)]
+        store = [loops._failed("poll", StoreUnavailable("full"), count) for count in range(1, 12)]
+    assert bugs == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert store == [1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15]
+
+
+async def test_an_error_of_ours_is_a_warning_without_a_traceback(run):
+    with capture_logs() as logs:
+        stage = Stage(StoreUnavailable("the disk is full"))
+        run(stage)
+        await stage.next_tick()
+        await asyncio.sleep(0)
+    (failed,) = [log for log in logs if log["event"] == "loop.failed"]
+    assert (failed["log_level"], failed["reason"]) == ("warning", "the disk is full")
+    assert "exc_info" not in failed
+
+
+async def test_a_loop_that_failed_is_not_woken_by_new_work_but_by_a_stop(run):
+    with capture_logs():
+        stage = Stage(RuntimeError("a bug"))
+        bell = run(stage)
+        await stage.next_tick()
+        for _ in range(20):
+            bell.ring("poll")
+            await asyncio.sleep(0)
+        assert stage.ticks == 1
+        bell.stop()
+
+
+async def test_a_stop_lets_the_tick_in_hand_finish_and_starts_no_other(run):
+    begun, may_end, ended = asyncio.Event(), asyncio.Event(), []
+
+    async def tick():
+        begun.set()
+        await may_end.wait()
+        ended.append(True)
+        return Tick(1, more=True)
+
+    bell = run(tick)
+    await begun.wait()
+    bell.stop()
+    may_end.set()
+    await asyncio.sleep(0.01)
+    assert ended == [True]
+
+
+async def test_a_cancelled_tick_is_no_failure(run):
+    with capture_logs() as logs:
+        begun = asyncio.Event()
+
+        async def tick():
+            begun.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(run_loop("poll", tick, Bell(), LONG_SECONDS, dice))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert logs == []
