@@ -333,9 +333,7 @@ async def return_lines(connection: AsyncConnection, batch_id: int, *, readmit: b
     return int((await connection.execute(back)).rowcount)
 
 
-async def cancel_lines(
-    connection: AsyncConnection, batch_id: int, now_ms: int, *, marked_only: bool = False
-) -> int:
+async def cancel_lines(connection: AsyncConnection, batch_id: int, now_ms: int, *, marked_only: bool = False) -> int:
     """End every line of a batch that was never created as cancelled, or only those marked so; how many."""
     ended = update(prompt_states).where(*_in_batch(batch_id))
     if marked_only:

@@ -9,6 +9,7 @@ from orchestrator.api.client import Client
 from orchestrator.config.profiles import BUILT_IN
 from orchestrator.sandbox import Options, serve
 
+
 @pytest.fixture
 async def wire(monkeypatch):
     """A client and the sandbox it talks to."""

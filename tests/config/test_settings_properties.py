@@ -45,7 +45,7 @@ def loads_or_is_refused_in_one_line(path, environ, overrides) -> None:
     try:
         loaded = load(path, environ, overrides)
     except ConfigError as exc:
-        assert str(exc).isprintable()  # noqa: PT017
+        assert str(exc).isprintable()
     else:
         assert json.dumps([str(setting.value) for setting in effective(loaded, {})])
 

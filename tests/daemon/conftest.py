@@ -2,6 +2,7 @@ import contextlib
 
 import pytest
 from daemon_process import Daemon
+from proxy import proxied
 
 from orchestrator.sandbox import Options, serve
 
@@ -39,8 +40,6 @@ async def daemon(make_daemon, sandbox):
 @pytest.fixture
 async def through_proxy(make_daemon, sandbox):
     """A daemon behind a proxy that can hold its calls."""
-    from proxy import proxied
-
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(proxied(sandbox.url))
         yield proxy, make_daemon(proxy.url)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from daemon_process import until
+from proxy import proxied
 
 from orchestrator.sandbox import Options, serve
 
@@ -128,8 +129,6 @@ async def test_a_second_signal_stops_at_once_and_nothing_is_lost(through_proxy, 
 
 
 async def test_the_grace_is_the_longest_that_a_stop_takes(make_daemon, sandbox):
-    from proxy import proxied
-
     async with proxied(sandbox.url) as proxy:
         daemon = make_daemon(proxy.url, shutdown={"grace_seconds": 0.3})
         held = proxy.hold("POST", "/files$", "before")
@@ -164,8 +163,6 @@ async def test_a_provider_that_is_not_there_is_waited_for(make_daemon):
 
 
 async def test_a_provider_that_goes_away_in_the_middle_is_waited_for(make_daemon, sandbox):
-    from proxy import proxied
-
     async with proxied(sandbox.url) as proxy:
         daemon = make_daemon(proxy.url)
         proxy.rewrites.append(("GET", "/batches/", lambda *_: (502, {}, b"<html>down</html>")))

@@ -20,7 +20,7 @@ class Rehearsal:
 
 
 @contextlib.asynccontextmanager
-async def rehearsed(folder, options, through_proxy=True, **tables):
+async def rehearsed(folder, options, *, through_proxy=True, **tables):
     folder.mkdir(exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(serve(Options(**{**SANDBOX, **options})))

@@ -32,7 +32,7 @@ async def test_twenty_kills_under_load_with_faults_on_lose_nothing_and_pay_nothi
         enough = requests.total() + dice.randint(1, 25)
         done = run.queue.count("done")
         idle = ("queued", "batched")
-        await until(lambda enough=enough: requests.total() >= enough or not any(map(run.queue.count, idle)))
+        await until(lambda enough=enough, idle=idle: requests.total() >= enough or not any(map(run.queue.count, idle)))
         await run.daemon.kill()
         assert run.queue.count("done") >= done
         if not any(map(run.queue.count, idle)):

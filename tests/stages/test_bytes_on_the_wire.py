@@ -10,8 +10,10 @@ BODIES = (
     '{"model":"m","messages":[{"content":"x","role":"user"}],"n":1.0,"big":123456789012345678901234567890,"e":1E2}',
     '{"model":"m","messages":[{"role":"user","content":"\\u00e9 é \\ud83d\\ude00 😀 \u2028 \\/"}]}',
     '{ "model" : "m" ,\t"messages" : [ {"role":"user","content":"x"} ] }',
-    '{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":'
-    '{"schema":{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"number"}}}}}}',
+    (
+        '{"model":"m","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_schema","json_schema":'
+        '{"schema":{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"number"}}}}}}'
+    ),
 )
 
 
@@ -27,9 +29,7 @@ async def test_a_whole_body_goes_through_byte_for_byte(start, body):
     rig.ask("one", body=body, model=None)
     await rig.submitted()
     (line,) = lines_sent(rig)
-    assert line == (
-        b'{"custom_id":"one","method":"POST","url":"/v1/chat/completions","body":' + body.encode() + b"}"
-    )
+    assert line == (b'{"custom_id":"one","method":"POST","url":"/v1/chat/completions","body":' + body.encode() + b"}")
     await rig.until_idle()
 
 

@@ -165,7 +165,8 @@ async def states(rig):
 
 
 def ask_every_kind(rig):
-    for behaviour in ("ok", "fail-once", "bad-request", "duplicate", "bad-utf8", "not-object", "unauthorized-once", "nul"):
+    kinds = ("ok", "fail-once", "bad-request", "duplicate", "bad-utf8", "not-object", "unauthorized-once", "nul")
+    for behaviour in kinds:
         rig.ask(behaviour, model=f"m+sandbox-{behaviour}")
 
 
@@ -309,7 +310,8 @@ async def test_a_line_for_a_prompt_that_was_never_in_this_batch_is_only_counted(
     rig = await start(through_proxy=True)
     rig.ask("mine")
     rig.ask("waiting", not_before="2099-01-01 00:00:00")
-    foreign = b'{"id":"x","custom_id":"%b","response":{"status_code":200,"body":{"choices":[{"message":{"content":"no"}}]}}}\n'
+    answer = b'{"status_code":200,"body":{"choices":[{"message":{"content":"no"}}]}}'
+    foreign = b'{"id":"x","custom_id":"%b","response":' + answer + b"}\n"
 
     def more(status, headers, body):
         return status, headers, foreign % b"waiting" + foreign % b"nobody" + body if body else body

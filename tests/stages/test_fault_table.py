@@ -153,7 +153,7 @@ async def test_unreadable_lines_are_kept_as_bytes_and_resent_alone(rig):
     await rig.until_idle()
     assert rig.count() == {"done": len(UNREADABLE) + 5}
     assert rig.ledger.executions == {**dict.fromkeys(UNREADABLE, 2), **dict.fromkeys(others, 1)}
-    assert {name: rig.history(name) for name in UNREADABLE} == dict.fromkeys(UNREADABLE, ["unreadable", None])
+    assert {name: rig.history(name) for name in UNREADABLE} == {name: ["unreadable", None] for name in UNREADABLE}
     assert {rig.result(name)["attempts"] for name in UNREADABLE} == {2}
     kept = rig.sql("SELECT raw FROM replies WHERE raw IS NOT NULL")
     assert sorted(len(row["raw"]) > 5 for row in kept) == [True] * len(UNREADABLE)

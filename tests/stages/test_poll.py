@@ -25,7 +25,13 @@ ODD = (
 )
 
 
-OPENAI_TOO = ("no-nulls", "empty-error-file", "long-finalizing:seconds=200", "null-output-id:seconds=200", "zero-counts")
+OPENAI_TOO = (
+    "no-nulls",
+    "empty-error-file",
+    "long-finalizing:seconds=200",
+    "null-output-id:seconds=200",
+    "zero-counts",
+)
 
 
 @pytest.mark.parametrize(
