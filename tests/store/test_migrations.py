@@ -58,12 +58,11 @@ async def test_migrating_twice_changes_nothing(queue_file, database):
     assert schema(queue_file, "table", "index", "view", "trigger") == before
 
 
-async def test_two_migrators_at_once_do_no_harm(tmp_path):
-    path = tmp_path / "queue.db"
-    for number in range(5):
+async def test_migrators_at_once_do_no_harm(tmp_path):
+    for number in range(10):
         path = tmp_path / f"queue-{number}.db"
-        async with opened(path) as one, opened(path) as other:
-            done = await asyncio.gather(migrate(one), migrate(other))
+        async with opened(path) as one, opened(path) as other, opened(path) as third:
+            done = await asyncio.gather(migrate(one), migrate(other), migrate(third))
             assert {after for _before, after in done} == {newest_revision()}
         assert "results" in schema(path, "view")
 
