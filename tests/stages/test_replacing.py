@@ -1,5 +1,7 @@
 """F14: a batch that never leaves `validating` is deleted and created anew from the same file; nothing is paid twice."""
 
+import json
+
 import pytest
 from rig import poll, submit
 
@@ -89,6 +91,24 @@ async def test_one_404_on_the_old_batch_is_no_proof_that_it_is_gone(start):
 
 async def test_the_deleted_batch_is_never_adopted_again(start):
     rig = await stuck(start)
+    rig.faults.add("create-lost-reply", times=1)
+    await rig.until(lambda: rig.batch()["abandoned_remote_ids"] != "" and rig.batch()["status"] == "submitted")
+    assert rig.batch()["remote_batch_id"] == rig.ledger.batches[1].id
+    await rig.until_idle()
+    paid_once(rig)
+
+
+async def test_a_listing_that_still_shows_the_deleted_batch_does_not_bring_it_back(start):
+    rig = await stuck(start, through_proxy=True)
+    old = rig.batch()
+    shown = {"id": old["remote_batch_id"], "status": "validating", "metadata": {"orchestrator_key": old["key"]}}
+
+    def lagging(status, headers, body):
+        listed = json.loads(body)
+        listed["data"] = [*listed["data"], shown]
+        return status, headers, json.dumps(listed).encode()
+
+    rig.proxy.rewrite("GET", "/batches$", lagging)
     rig.faults.add("create-lost-reply", times=1)
     await rig.until(lambda: rig.batch()["abandoned_remote_ids"] != "" and rig.batch()["status"] == "submitted")
     assert rig.batch()["remote_batch_id"] == rig.ledger.batches[1].id
