@@ -99,7 +99,7 @@ async def test_the_deleted_batch_is_never_adopted_again(start):
 
 
 async def test_a_listing_that_still_shows_the_deleted_batch_does_not_bring_it_back(start):
-    rig = await stuck(start, through_proxy=True)
+    rig = await stuck(start, through_proxy=True, sandbox={"latency_seconds": 1000})
     old = rig.batch()
     shown = {"id": old["remote_batch_id"], "status": "validating", "metadata": {"orchestrator_key": old["key"]}}
 
@@ -111,6 +111,7 @@ async def test_a_listing_that_still_shows_the_deleted_batch_does_not_bring_it_ba
     rig.proxy.rewrite("GET", "/batches$", lagging)
     rig.faults.add("create-lost-reply", times=1)
     await rig.until(lambda: rig.batch()["abandoned_remote_ids"] != "" and rig.batch()["status"] == "submitted")
+    assert not rig.told("submit.surplus_cancelled")
     assert rig.batch()["remote_batch_id"] == rig.ledger.batches[1].id
     await rig.until_idle()
     paid_once(rig)

@@ -147,7 +147,7 @@ def test_a_batched_prompt_cannot_be_deleted(user):
     user.put(batched, "batched")
     with pytest.raises(sqlite3.IntegrityError, match="in a batch and may be paid for"):
         user.run("DELETE FROM prompts")
-    assert user.values("SELECT id FROM prompts") == [batched, queued]
+    assert user.values("SELECT id FROM prompts ORDER BY id") == [batched, queued]
     assert user.value("SELECT count(*) FROM prompt_states") == 2
 
 
