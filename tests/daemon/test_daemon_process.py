@@ -193,7 +193,6 @@ async def test_a_disk_that_takes_no_more_is_told_and_work_goes_on_when_there_is_
         assert await daemon.ended() == 0
         assert daemon.queue.count("done") == 60
         assert set(sandbox.ledger.executions.values()) == {1}
-        assert daemon.events("loop.recovered")
 
 
 async def test_a_lock_of_another_process_delays_and_nothing_more(daemon, sandbox):
