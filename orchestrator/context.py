@@ -24,13 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One pass of a stage: how many rows it moved, and whether to run again at once."""
+    """One pass of a stage: how many rows it moved, and whether to run again at once.
+
+    `due_ms` is when it has work next as far as is known now; None: only when the database changes.
+    """
 
     moved: int = 0
     more: bool = False
+    due_ms: int | None = None
 
 
-IDLE = Tick()
+def earliest(*times_ms: int | None) -> int | None:
+    """The first of these times, None being never."""
+    return min((time_ms for time_ms in times_ms if time_ms is not None), default=None)
 
 
 def new_key() -> str:
@@ -74,6 +80,10 @@ class Context:
     def in_ms(self, seconds: float) -> int:
         """The time `seconds` from now."""
         return self.now_ms() + int(seconds * 1000)
+
+    def seconds_until(self, time_ms: int) -> float:
+        """0 once the time has come."""
+        return max(0.0, time_ms / 1000 - self.clock())
 
     def next_poll_ms(self) -> int:
         low, high = self.config.polling.min_seconds, self.config.polling.max_seconds

@@ -28,7 +28,8 @@ from orchestrator.telemetry import record
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
-INTERVAL_SECONDS = 1.0
+WATCH_SECONDS = 1.0
+"""How often the database is asked whether anybody changed it."""
 IDLE_CHECK_SECONDS = 0.5
 POLLERS = 4
 
@@ -59,7 +60,7 @@ class Daemon:
     async def run(self, *, until_idle: bool) -> None:
         """Run until stopped, or until every prompt has ended."""
         loops = [asyncio.create_task(loop, name=name) for name, loop in self._loops()]
-        watches = [asyncio.create_task(self._beat())]
+        watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
         self._tasks = {*loops}
@@ -86,8 +87,20 @@ class Daemon:
         ]
 
     def _loop(self, stage: Callable[[Context], Awaitable[Tick]], *, wakes: str) -> Coroutine[Any, Any, None]:
-        tick, dice = partial(stage, self.context), self.context.dice
-        return run_loop(stage.__name__, tick, self.bell, INTERVAL_SECONDS, dice, wakes=wakes)
+        return run_loop(
+            stage.__name__, partial(stage, self.context), self.bell, self.context.seconds_until, wakes=wakes
+        )
+
+    async def _watch(self) -> None:
+        """Wake every stage when the database was changed, by a user's INSERT or by another stage."""
+        known: object = None
+        while True:
+            with contextlib.suppress(StoreError):
+                found = await self.context.database.version()
+                if found != known:
+                    self.bell.ring_all()
+                known = found
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _beat(self) -> None:
         while True:

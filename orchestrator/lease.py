@@ -7,8 +7,9 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.context import Tick
 from orchestrator.errors import StoreError
-from orchestrator.store.batches import claim_batch, of_providers, postpone, release_lease, renew_lease
+from orchestrator.store.batches import claim_batch, next_due_ms, of_providers, postpone, release_lease, renew_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,19 +24,17 @@ CRASH_PAUSE_SECONDS = 2.0
 
 
 @contextlib.asynccontextmanager
-async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Batch | None]:
-    """Claim the batch that has been due longest among `where`; None when none is due.
+async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Batch | Tick]:
+    """Claim the batch that has been due longest among `where`; when none is due, the tick that says when one is.
 
     Batches of a provider that left the settings wait until it is back. One that brings its stage down queues up behind
     the others: it must not hold them up.
     """
-    claim = partial(
-        claim_batch, where=where & of_providers(context.clients), owner=context.owner, now_ms=context.now_ms(),
-        lease_until_ms=context.in_ms(LEASE_SECONDS),
-    )  # fmt: skip
-    batch = await context.database.write(claim)
+    where &= of_providers(context.clients)
+    due_ms = await context.database.read(partial(next_due_ms, where=where))
+    batch = await _claim(context, where) if due_ms is not None and due_ms <= context.now_ms() else None
     if batch is None:
-        yield None
+        yield Tick(due_ms=due_ms)
         return
     renewing = asyncio.create_task(_keep_renewing(context, batch))
     try:
@@ -50,6 +49,14 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
     finally:
         renewing.cancel()
         await context.database.write(partial(release_lease, batch=batch))
+
+
+async def _claim(context: Context, where: ColumnElement[bool]) -> Batch | None:
+    claim = partial(
+        claim_batch, where=where, owner=context.owner, now_ms=context.now_ms(),
+        lease_until_ms=context.in_ms(LEASE_SECONDS),
+    )  # fmt: skip
+    return await context.database.write(claim)
 
 
 async def _keep_renewing(context: Context, batch: Batch) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from orchestrator.context import Tick
 
+SHORTEST_REST_SECONDS, LONGEST_REST_SECONDS = 0.1, 60.0
+"""Bounds of a pause: somebody else may hold what is due, and a ring may be missed."""
 PAUSE_MAX_SECONDS = 300.0
 STORE_PAUSE_MAX_SECONDS = 15.0
 
@@ -29,10 +31,13 @@ class Bell:
         for sleeper in self._sleepers.get(name, ()):
             sleeper.set()
 
-    def stop(self) -> None:
-        self.stopping = True
+    def ring_all(self) -> None:
         for name in self._sleepers:
             self.ring(name)
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.ring_all()
 
     def sleeper(self, name: str) -> asyncio.Event:
         """An event that is set whenever `name` is rung."""
@@ -45,12 +50,14 @@ async def run_loop(
     name: str,
     tick: Callable[[], Awaitable[Tick]],
     bell: Bell,
-    interval_seconds: float,
-    dice: Callable[[], float],
+    seconds_until: Callable[[int], float],
     *,
     wakes: str | None = None,
 ) -> None:
-    """Tick until the bell says stop. A tick in hand is always finished; failures lengthen the pause up to a cap."""
+    """Tick until the bell says stop, resting until the time at which a tick says that more is due.
+
+    A tick in hand is always finished; failures lengthen the pause up to a cap.
+    """
     woken = bell.sleeper(name)
     failures = 0
     while not bell.stopping:
@@ -66,7 +73,12 @@ async def run_loop(
             failures = 0
         if done.moved and wakes:
             bell.ring(wakes)
-        await _rest(bell, woken, 0 if done.more else interval_seconds * (0.9 + dice() / 5))
+        await _rest(bell, woken, 0 if done.more else _until_due(done, seconds_until))
+
+
+def _until_due(done: Tick, seconds_until: Callable[[int], float]) -> float:
+    wait = LONGEST_REST_SECONDS if done.due_ms is None else seconds_until(done.due_ms)
+    return min(max(wait, SHORTEST_REST_SECONDS), LONGEST_REST_SECONDS)
 
 
 def _failed(name: str, error: Exception, failures: int) -> float:

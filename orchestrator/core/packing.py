@@ -38,9 +38,14 @@ def seal(waiting: Waiting, limits: Limits, linger_seconds: float, now_ms: int) -
         return None
     if waiting.lines >= limits.max_lines or waiting.nbytes >= limits.max_bytes:
         return Seal.FULL
-    if now_ms - waiting.oldest_ms >= linger_seconds * 1000:
+    if now_ms >= lingers_until_ms(waiting, linger_seconds):
         return Seal.LINGERED
     return None
+
+
+def lingers_until_ms(waiting: Waiting, linger_seconds: float) -> int:
+    """When a batch that does not fill up is sealed all the same."""
+    return waiting.oldest_ms + int(linger_seconds * 1000)
 
 
 def fitting(sizes: Iterable[int], room: Limits) -> int:

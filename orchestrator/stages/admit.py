@@ -18,6 +18,7 @@ from orchestrator.store.queue import (
     admit_prompts,
     delete_orphans,
     list_unadmitted,
+    next_wake_ms,
     pages,
     read_unadmitted,
     wake_due,
@@ -34,7 +35,7 @@ LOOKS_PER_TICK = 20
 
 async def admit(context: Context) -> Tick:
     """Wake prompts whose time has come, then admit new rows, page by page; one line tells of all of them."""
-    woken = await context.database.write(partial(wake_due, now_ms=context.now_ms()))
+    woken = await _wake(context)
     admitted, rejected, seen = 0, list[tuple[str, str]](), PAGE_LINES
     for _ in range(LOOKS_PER_TICK):
         waiting = await context.database.read(list_unadmitted)
@@ -47,7 +48,16 @@ async def admit(context: Context) -> Tick:
         if seen < PAGE_LINES:
             break
     _tell(admitted, rejected)
-    return Tick(woken + admitted + len(rejected), more=PAGE_LINES in (woken, seen))
+    due_ms = await context.database.read(next_wake_ms)
+    return Tick(woken + admitted + len(rejected), more=PAGE_LINES in (woken, seen), due_ms=due_ms)
+
+
+async def _wake(context: Context) -> int:
+    """How many prompts became ready because their time has come."""
+    due_ms, now_ms = await context.database.read(next_wake_ms), context.now_ms()
+    if due_ms is None or due_ms > now_ms:
+        return 0
+    return await context.database.write(partial(wake_due, now_ms=now_ms))
 
 
 async def _admit_page(

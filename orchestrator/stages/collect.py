@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.context import IDLE, Context, Tick
+from orchestrator.context import Context, Tick
 from orchestrator.core.lines import Overlong, Reply, Splitter, Unreadable, parse_reply
 from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome, judge
@@ -106,8 +106,8 @@ class Left:
 async def collect(context: Context) -> Tick:
     """Read both files of the batch that is due longest, from where the last pass stopped."""
     async with held(context, DUE) as batch:
-        if batch is None:
-            return IDLE
+        if isinstance(batch, Tick):
+            return batch
         client = context.clients[batch.lane.provider]
         news = 0
         for cursor in _cursors(batch):

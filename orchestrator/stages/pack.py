@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.context import Context, Tick
+from orchestrator.context import Context, Tick, earliest
 from orchestrator.core.model import Batch, BatchStatus
-from orchestrator.core.packing import Limits, Seal, fitting, seal
+from orchestrator.core.packing import Limits, Seal, fitting, lingers_until_ms, seal
 from orchestrator.lease import LEASE_SECONDS, held
 from orchestrator.store.batches import (
     ActiveBatches,
@@ -18,8 +18,8 @@ from orchestrator.store.batches import (
     release_lease,
     statuses,
 )
-from orchestrator.store.lanes import note_packed
-from orchestrator.store.providers import ProviderState, list_provider_states
+from orchestrator.store.lanes import next_release_ms, note_packed
+from orchestrator.store.providers import ProviderState, list_provider_states, next_resume_ms
 from orchestrator.store.queue import (
     Line,
     ReadyLane,
@@ -48,14 +48,26 @@ async def pack(context: Context) -> Tick:
     )
     active = await context.database.read(count_active) if ready else None
     sealed = moved = 0
+    lingering_ms = list[int]()
     for lane in ready:
         if sealed >= LANES_PER_TICK or active is None:
             break
         if context.provider(lane.lane.provider) is None:
             moved += await context.database.write(partial(admit_again, lane_id=lane.id))
-        elif _has_place(context, lane, states.get(lane.lane.provider), active):
-            sealed += await _seal_if_due(context, lane, states.get(lane.lane.provider), active)
-    return Tick(mended + sealed + moved, more=bool(sealed or moved))
+        elif not _has_place(context, lane, states.get(lane.lane.provider), active):
+            continue
+        elif await _seal_if_due(context, lane, states.get(lane.lane.provider), active):
+            sealed += 1
+        else:
+            lingering_ms.append(lingers_until_ms(lane.waiting, context.config.packing.linger_seconds))
+    due_ms = earliest(mended.due_ms, *lingering_ms, await context.database.read(partial(_next_opening_ms, context)))
+    return Tick(mended.moved + sealed + moved, more=bool(sealed or moved), due_ms=due_ms)
+
+
+async def _next_opening_ms(context: Context, connection: AsyncConnection) -> int | None:
+    """When the first lane or provider that takes nothing now does so again."""
+    now_ms = context.now_ms()
+    return earliest(await next_release_ms(connection, now_ms), await next_resume_ms(connection, now_ms))
 
 
 def _has_place(context: Context, lane: ReadyLane, state: ProviderState | None, active: ActiveBatches) -> bool:
@@ -75,18 +87,18 @@ def _has_place(context: Context, lane: ReadyLane, state: ProviderState | None, a
     )
 
 
-async def _seal_if_due(context: Context, lane: ReadyLane, state: ProviderState | None, active: ActiveBatches) -> int:
+async def _seal_if_due(context: Context, lane: ReadyLane, state: ProviderState | None, active: ActiveBatches) -> bool:
     limits = context.file_limits(context.config.providers[lane.lane.provider], state)
     if lane.max_bytes is not None:
         limits = Limits(min(limits.max_bytes, lane.max_bytes), limits.max_lines)
     why = seal(lane.waiting, limits, context.config.packing.linger_seconds, context.now_ms())
     if why is None or not await _pack_batch(context, lane, limits, why):
-        return 0
+        return False
     active.by_lane[lane.id] += 1
     active.by_provider[lane.lane.provider] += 1
     active.unsent[lane.lane.provider] += 1
     active.unproven[lane.id] += 1
-    return 1
+    return True
 
 
 async def _pack_batch(context: Context, lane: ReadyLane, limits: Limits, why: Seal) -> bool:
@@ -143,6 +155,6 @@ async def _note_sealed(connection: AsyncConnection, batch: Batch, now_ms: int) -
     return len(lines), nbytes
 
 
-async def _seal_abandoned(context: Context) -> int:
+async def _seal_abandoned(context: Context) -> Tick:
     async with held(context, statuses(BatchStatus.PACKING)) as batch:
-        return 0 if batch is None else int(await _seal(context, batch, "found half packed"))
+        return batch if isinstance(batch, Tick) else Tick(int(await _seal(context, batch, "found half packed")))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestrator.context import IDLE, Context, Tick
+from orchestrator.context import Context, Tick
 from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.polling import Patience, Step, next_step
 from orchestrator.errors import NotFound, ProviderError, ReplyLost, Throttled
@@ -30,8 +30,8 @@ DUE = statuses(BatchStatus.SUBMITTED) & batch_states.c.collect_due.is_(False)
 async def poll(context: Context) -> Tick:
     """Look at the batch whose poll is due longest."""
     async with held(context, DUE) as batch:
-        if batch is None:
-            return IDLE
+        if isinstance(batch, Tick):
+            return batch
         client = context.clients[batch.lane.provider]
         try:
             remote = await client.get_batch(batch.remote_batch_id or "")

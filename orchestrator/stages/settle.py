@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestrator.context import IDLE, Context, Tick
+from orchestrator.context import Context, Tick
 from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome, rejected_file, silence
 from orchestrator.core.remote import RemoteState, state_of
@@ -53,8 +53,8 @@ DUE = statuses(BatchStatus.ENDED) & batch_states.c.collect_due.is_(False)
 async def settle(context: Context) -> Tick:
     """Close, or send back for another reading, the batch that ended longest ago."""
     async with held(context, DUE) as batch:
-        if batch is None:
-            return IDLE
+        if isinstance(batch, Tick):
+            return batch
         left = await context.database.read(partial(count_members, batch_id=batch.id))
         if left and _never_ran(batch):
             await _take_back(context, batch, left)

@@ -10,7 +10,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.context import IDLE, Context, Tick
+from orchestrator.context import Context, Tick, earliest
 from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.remote import RemoteBatch, RemoteState
 from orchestrator.core.retry import backoff
@@ -19,7 +19,7 @@ from orchestrator.lease import held
 from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
 from orchestrator.store.batches import get_batch, move_batch, on_open_provider, statuses, update_batch
-from orchestrator.store.providers import clear_pause
+from orchestrator.store.providers import clear_pause, next_resume_ms
 from orchestrator.store.queue import Line, cancel_lines, delete_batched_orphans, list_lines, return_lines
 from orchestrator.telemetry import record as tell
 from orchestrator.upload import LinesChanged, Upload
@@ -46,8 +46,9 @@ UNSENT = statuses(
 async def submit(context: Context) -> Tick:
     """Carry one batch as far towards the provider as it goes now."""
     async with held(context, UNSENT & on_open_provider(context.now_ms())) as batch:
-        if batch is None:
-            return IDLE
+        if isinstance(batch, Tick):
+            resume_ms = await context.database.read(partial(next_resume_ms, now_ms=context.now_ms()))
+            return Tick(due_ms=earliest(batch.due_ms, resume_ms))
         client = context.clients[batch.lane.provider]
         await begin_trial(context, batch.lane.provider)
         current = batch

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, func, insert, literal_column, or_, select, text, update
+from sqlalchemy import and_, case, func, insert, literal_column, or_, select, text, update
 
 from orchestrator.core.model import Batch, BatchStatus, Lane
 from orchestrator.core.states import BATCH_MOVES, before
@@ -67,6 +67,14 @@ async def claim_batch(
     )
     batch_id = (await connection.execute(taken)).scalar_one_or_none()
     return None if batch_id is None else await get_batch(connection, batch_id)
+
+
+async def next_due_ms(connection: AsyncConnection, where: ColumnElement[bool]) -> int | None:
+    """When the first batch among `where` can be claimed; None when there is none."""
+    due, free = batch_states.c.next_try_at_ms, batch_states.c.lease_until_ms + 1
+    found = select(func.min(case((due > free, due), else_=free))).where(ACTIVE_ROWS, where)
+    due_ms: int | None = (await connection.execute(found)).scalar_one()
+    return due_ms
 
 
 async def get_batch(connection: AsyncConnection, batch_id: int) -> Batch:

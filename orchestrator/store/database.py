@@ -52,8 +52,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
-        self._writer = self._engine(writes=True)
-        self._reader = self._engine(writes=False)
+        self._writer = self._engine(writes=True, connections=1)
+        self._reader = self._engine(writes=False, connections=READERS)
+        self._watcher = self._engine(writes=False, connections=1)
         self._write_lock = asyncio.Lock()
         self._breath_ends_at = 0.0
         self._running: set[asyncio.Task[Any]] = set()
@@ -75,10 +76,15 @@ class Database:
         """
         return await self._shielded(self._transact_alone(work))
 
+    async def version(self) -> object:
+        """What differs from the last answer when anybody, we included, committed a change in between."""
+        return await self._shielded(self._transact(self._watcher, _data_version))
+
     async def close(self) -> None:
         while self._running:
             await asyncio.wait(self._running)
         await self._reader.dispose()
+        await self._watcher.dispose()
         await self._writer.dispose()
 
     async def _shielded(self, work: Awaitable[T]) -> T:
@@ -108,9 +114,9 @@ class Database:
             async with engine.begin() as connection:
                 return await work(connection)
 
-    def _engine(self, *, writes: bool) -> AsyncEngine:
+    def _engine(self, *, writes: bool, connections: int) -> AsyncEngine:
         engine = create_async_engine(
-            self.url.set(drivername="sqlite+aiosqlite"), pool_size=1 if writes else READERS, max_overflow=0,
+            self.url.set(drivername="sqlite+aiosqlite"), pool_size=connections, max_overflow=0,
             hide_parameters=True,  # an error's text goes to the log, where no prompt and no answer may stand
         )  # fmt: skip
         cache_kib = WRITER_CACHE_KIB if writes else READER_CACHE_KIB
@@ -118,6 +124,11 @@ class Database:
         begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
         event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         return engine
+
+
+async def _data_version(connection: AsyncConnection) -> object:
+    """Compares only with earlier answers of the same connection."""
+    return (await connection.exec_driver_sql("PRAGMA data_version")).scalar_one()
 
 
 def _prepare_sqlite(connection: Any, _record: object, cache_kib: int) -> None:  # noqa: ANN401 - the driver's connection

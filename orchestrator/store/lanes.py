@@ -41,6 +41,13 @@ async def note_packed(connection: AsyncConnection, lane_id: int, now_ms: int) ->
     await connection.execute(update(lanes).where(lanes.c.id == lane_id).values(packed_at_ms=now_ms))
 
 
+async def next_release_ms(connection: AsyncConnection, now_ms: int) -> int | None:
+    """When the first lane that is held back may go on; None when none is held."""
+    found = select(func.min(lanes.c.held_until_ms)).where(lanes.c.held_until_ms > now_ms)
+    release_ms: int | None = (await connection.execute(found)).scalar_one()
+    return release_ms
+
+
 async def get_hold(connection: AsyncConnection, lane_id: int) -> Hold:
     found = select(lanes.c.held_until_ms, lanes.c.holds, lanes.c.max_bytes).where(lanes.c.id == lane_id)
     return Hold(*(await connection.execute(found)).one())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from orchestrator.store.tables import provider_states
 
@@ -44,6 +44,13 @@ async def list_provider_states(connection: AsyncConnection) -> dict[str, Provide
 async def get_provider_state(connection: AsyncConnection, name: str) -> ProviderState:
     row = (await connection.execute(select(*_COLUMNS).where(provider_states.c.name == name))).one_or_none()
     return ProviderState(name) if row is None else ProviderState(*row)
+
+
+async def next_resume_ms(connection: AsyncConnection, now_ms: int) -> int | None:
+    """When the first pause ends that still lasts; None when none does."""
+    found = select(func.min(provider_states.c.resume_at_ms)).where(provider_states.c.resume_at_ms > now_ms)
+    resume_ms: int | None = (await connection.execute(found)).scalar_one()
+    return resume_ms
 
 
 async def forget_limits(connection: AsyncConnection) -> None:

@@ -120,6 +120,13 @@ def pages(lines: Sequence[Line]) -> list[tuple[int, int]]:
 # ---------------------------------------------------------------- admit
 
 
+async def next_wake_ms(connection: AsyncConnection) -> int | None:
+    """When the first waiting prompt becomes due; None when none waits."""
+    found = select(func.min(prompt_states.c.due_at_ms)).where(text(WAITING))
+    wake_ms: int | None = (await connection.execute(found)).scalar_one()
+    return wake_ms
+
+
 async def wake_due(connection: AsyncConnection, now_ms: int) -> int:
     """Prompts whose time has come become ready; how many."""
     due = select(prompt_states.c.prompt_id).where(text(WAITING), prompt_states.c.due_at_ms <= now_ms).limit(PAGE_LINES)

@@ -6,15 +6,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from orchestrator import loop as loops
-from orchestrator.context import IDLE, Tick
+from orchestrator.context import Tick
 from orchestrator.errors import StoreUnavailable
 from orchestrator.loop import Bell, run_loop
 
-LONG_SECONDS = 30
+IDLE = Tick()
+DEADLINE_SECONDS = 10
 
 
-def dice():
-    return 0.5
+def seconds_until(time_ms):
+    """The clock of these tests stands at 0."""
+    return max(0.0, time_ms / 1000)
 
 
 class Stage:
@@ -35,7 +37,7 @@ class Stage:
 
     async def next_tick(self):
         self.ticked.clear()
-        async with asyncio.timeout(LONG_SECONDS / 3):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             await self.ticked.wait()
 
 
@@ -43,8 +45,8 @@ class Stage:
 async def run():
     bell, tasks = Bell(), []
 
-    def start(stage, name="poll", interval=LONG_SECONDS, **options):
-        tasks.append(asyncio.create_task(run_loop(name, stage, bell, interval, dice, **options)))
+    def start(stage, name="poll", **options):
+        tasks.append(asyncio.create_task(run_loop(name, stage, bell, seconds_until, **options)))
         return bell
 
     yield start
@@ -66,6 +68,19 @@ async def test_an_idle_loop_waits_until_it_is_rung(run):
     bell = run(stage)
     await stage.next_tick()
     bell.ring("poll")
+    await stage.next_tick()
+    assert stage.ticks == 2
+
+
+@pytest.mark.parametrize(("due_ms", "rest_seconds"), [(None, 60), (2500, 2.5), (0, 0.1), (99_000, 60)])
+def test_a_loop_rests_until_more_is_due_but_neither_spins_nor_sleeps_for_ever(due_ms, rest_seconds):
+    assert loops._until_due(Tick(due_ms=due_ms), seconds_until) == rest_seconds
+
+
+async def test_an_idle_loop_ticks_when_its_time_has_come(run):
+    stage = Stage(Tick(due_ms=1))
+    run(stage)
+    await stage.next_tick()
     await stage.next_tick()
     assert stage.ticks == 2
 
@@ -103,7 +118,7 @@ async def test_a_failure_is_told_and_the_loop_goes_on(run, monkeypatch):
     monkeypatch.setattr(loops, "PAUSE_MAX_SECONDS", 0.01)
     with capture_logs() as logs:
         stage = Stage(*[RuntimeError("a bug")] * 5, Tick(1))
-        run(stage, interval=0.01)
+        run(stage)
         async with asyncio.timeout(5):
             while not [log for log in logs if log["event"] == "loop.recovered"]:
                 await asyncio.sleep(0)
@@ -170,7 +185,7 @@ async def test_a_cancelled_tick_is_no_failure(run):
             begun.set()
             await asyncio.Event().wait()
 
-        task = asyncio.create_task(run_loop("poll", tick, Bell(), LONG_SECONDS, dice))
+        task = asyncio.create_task(run_loop("poll", tick, Bell(), seconds_until))
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -5,7 +5,7 @@ import contextlib
 import sqlite3
 
 import pytest
-from rig import admit, collect, pack, poll, submit
+from rig import FLOW, admit, collect, pack, submit
 
 from orchestrator.errors import StoreUnavailable
 from orchestrator.loop import Bell, run_loop
@@ -31,10 +31,11 @@ def locked(path):
         connection.close()
 
 
-@pytest.mark.parametrize("stage", [admit, pack, submit, poll, collect])
+@pytest.mark.parametrize("stage", FLOW[:-1])
 async def test_a_database_that_is_locked_too_long_is_told_with_its_remedy_and_changes_nothing(rig, stage):
     rig.ask_many(3)
-    await rig.submitted()
+    for earlier in FLOW[: FLOW.index(stage)]:
+        await rig.later(earlier)
     rig.clock.advance(60)
     await on_the_writer(rig, "PRAGMA busy_timeout=20")
     with locked(rig.path), pytest.raises(StoreUnavailable, match="another process holds a write transaction open"):
@@ -65,7 +66,7 @@ async def test_a_loop_outlives_a_locked_database(rig):
     await on_the_writer(rig, "PRAGMA busy_timeout=20")
     bell = Bell()
     with locked(rig.path):
-        loop = asyncio.create_task(run_loop("admit", lambda: admit(rig.context), bell, 0.01, lambda: 0.5))
+        loop = asyncio.create_task(run_loop("admit", lambda: admit(rig.context), bell, rig.context.seconds_until))
         async with asyncio.timeout(10):
             while not rig.told("loop.failed"):
                 await asyncio.sleep(0.01)

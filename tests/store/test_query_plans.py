@@ -22,6 +22,7 @@ from orchestrator.store.batches import (
     claim_batch,
     count_active,
     get_batch,
+    next_due_ms,
     on_open_provider,
     release_all_leases,
     release_lease,
@@ -45,6 +46,7 @@ from orchestrator.store.queue import (
     model_of,
     models_in,
     move_lines,
+    next_wake_ms,
     read_batched,
     read_unadmitted,
     return_lines,
@@ -103,6 +105,7 @@ def claimed(where):
 
 
 CALLS = {
+    "next_wake_ms": (next_wake_ms, {WAITING}),
     "wake_due": (lambda c: wake_due(c, NOW_MS), {WAITING, KEY}),
     "list_unadmitted": (list_unadmitted, {UNADMITTED}),
     "read_unadmitted": (lambda c: read_unadmitted(c, 0, 999), {UNADMITTED, KEY}),
@@ -133,6 +136,7 @@ CALLS = {
     "claim for poll": (claimed(POLL_DUE), {ACTIVE, KEY}),
     "claim for collect": (claimed(COLLECT_DUE), {ACTIVE, KEY}),
     "claim for settle": (claimed(SETTLE_DUE), {ACTIVE, KEY}),
+    "next_due_ms": (lambda c: next_due_ms(c, POLL_DUE), {ACTIVE}),
     "renew_lease": (renewed, {KEY}),
     "release_lease": (released, {KEY}),
     "update_batch": (updated, {KEY}),

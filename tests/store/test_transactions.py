@@ -1,6 +1,7 @@
 """A transaction is whole or was never there, whoever is cancelled, locked out or out of space meanwhile."""
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 import subprocess
@@ -297,3 +298,15 @@ async def test_another_process_inserts_within_a_second_while_the_daemon_works_at
     seconds = json.loads((await written)[0])
     assert len(seconds) == user.value("SELECT count(*) FROM prompts WHERE tag = 'theirs'") == 60
     assert max(seconds) < 1
+
+
+async def test_the_version_changes_with_every_commit_of_anybody_and_with_nothing_else(database, queue_file):
+    first = await database.version()
+    assert await database.version() == first
+    await database.read(lambda connection: connection.exec_driver_sql("SELECT count(*) FROM prompts"))
+    assert await database.version() == first
+    await database.write(lambda connection: connection.exec_driver_sql("INSERT INTO prompts (prompt) VALUES ('ours')"))
+    second = await database.version()
+    with contextlib.closing(sqlite3.connect(queue_file)) as user, user:
+        user.execute("INSERT INTO prompts (prompt) VALUES ('theirs')")
+    assert len({first, second, await database.version()}) == 3
