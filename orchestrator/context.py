@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.core.admission import Defaults, Rules
@@ -64,7 +64,7 @@ def limits_of(config: Config, provider: Provider) -> Limits:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`clock` gives Unix seconds, `dice` numbers in [0, 1)."""
+    """`clock` gives Unix seconds, `dice` numbers in [0, 1). `holding` are the batches this process works on now."""
 
     config: Config
     database: Database
@@ -73,6 +73,7 @@ class Context:
     clock: Callable[[], float] = time.time
     dice: Callable[[], float] = random.random
     new_key: Callable[[], str] = new_key
+    holding: set[int] = field(default_factory=set)
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)
@@ -84,6 +85,10 @@ class Context:
     def seconds_until(self, time_ms: int) -> float:
         """0 once the time has come."""
         return max(0.0, time_ms / 1000 - self.clock())
+
+    def seconds_since(self, time_ms: int) -> float:
+        """0 where the clock was set back to before that time."""
+        return max(0.0, self.clock() - time_ms / 1000)
 
     def next_poll_ms(self) -> int:
         low, high = self.config.polling.min_seconds, self.config.polling.max_seconds

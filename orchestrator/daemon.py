@@ -70,7 +70,7 @@ class Daemon:
             await _end([*loops, *watches])
 
     async def _until_stopped(self, loops: list[asyncio.Task[None]]) -> None:
-        stopping = self.bell.sleeper("daemon")
+        stopping = self.bell.sleeper()
         while not self.bell.stopping:
             await stopping.wait()
             stopping.clear()
@@ -79,26 +79,19 @@ class Daemon:
     def _loops(self) -> list[tuple[str, Any]]:
         config = self.context.config
         many = {submit: config.submission.concurrency, collect: config.collection.concurrency, poll: POLLERS}
-        following = dict(zip(FLOW, [*FLOW[1:], FLOW[0]], strict=True))
-        return [
-            (stage.__name__, self._loop(stage, wakes=following[stage].__name__))
-            for stage in FLOW
-            for _ in range(many.get(stage, 1))
-        ]
+        return [(stage.__name__, self._loop(stage)) for stage in FLOW for _ in range(many.get(stage, 1))]
 
-    def _loop(self, stage: Callable[[Context], Awaitable[Tick]], *, wakes: str) -> Coroutine[Any, Any, None]:
-        return run_loop(
-            stage.__name__, partial(stage, self.context), self.bell, self.context.seconds_until, wakes=wakes
-        )
+    def _loop(self, stage: Callable[[Context], Awaitable[Tick]]) -> Coroutine[Any, Any, None]:
+        return run_loop(stage.__name__, partial(stage, self.context), self.bell, self.context.seconds_until)
 
     async def _watch(self) -> None:
-        """Wake every stage when the database was changed, by a user's INSERT or by another stage."""
+        """Wake every stage when somebody else changed the database, such as a user's INSERT."""
         known: object = None
         while True:
             with contextlib.suppress(StoreError):
-                found = await self.context.database.version()
+                found = await self.context.database.foreign_version()
                 if found != known:
-                    self.bell.ring_all()
+                    self.bell.ring()
                 known = found
             await asyncio.sleep(WATCH_SECONDS)
 
@@ -156,7 +149,7 @@ async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
             make_private_file(path)
         with only_daemon(path):
             daemon = Daemon(context)
-            await _prepare(context, loaded)
+            await prepare(context, loaded)
             with _signals(daemon):
                 await daemon.run(until_idle=until_idle)
             counts = await context.database.read(count_by_status)
@@ -166,7 +159,7 @@ async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     return counts
 
 
-async def _prepare(context: Context, loaded: Loaded) -> None:
+async def prepare(context: Context, loaded: Loaded) -> None:
     before, after = await migrate(context.database)
     if before != after:
         record("daemon.migrated", before=before, after=after)

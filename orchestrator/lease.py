@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from orchestrator.context import Tick
 from orchestrator.errors import StoreError
-from orchestrator.store.batches import claim_batch, next_due_ms, of_providers, postpone, release_lease, renew_lease
+from orchestrator.store.batches import (
+    claim_batch,
+    next_due_ms,
+    of_providers,
+    other_than,
+    postpone,
+    release_lease,
+    renew_lease,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,13 +38,14 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
     Batches of a provider that left the settings wait until it is back. One that brings its stage down queues up behind
     the others: it must not hold them up.
     """
-    where &= of_providers(context.clients)
+    where &= of_providers(context.clients) & other_than(context.holding)
     due_ms = await context.database.read(partial(next_due_ms, where=where))
     batch = await _claim(context, where) if due_ms is not None and due_ms <= context.now_ms() else None
     if batch is None:
         yield Tick(due_ms=due_ms)
         return
     renewing = asyncio.create_task(_keep_renewing(context, batch))
+    context.holding.add(batch.id)
     try:
         yield batch
     except StoreError:
@@ -48,6 +57,7 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
         raise
     finally:
         renewing.cancel()
+        context.holding.discard(batch.id)
         await context.database.write(partial(release_lease, batch=batch))
 
 

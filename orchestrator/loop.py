@@ -21,28 +21,24 @@ STORE_PAUSE_MAX_SECONDS = 15.0
 
 
 class Bell:
-    """Wakes the loops of one stage after a commit that gives it work, or all of them to stop."""
+    """Wakes all loops after a commit that may give them work, or to stop."""
 
     def __init__(self) -> None:
-        self._sleepers: dict[str, list[asyncio.Event]] = {}
+        self._sleepers: list[asyncio.Event] = []
         self.stopping = False
 
-    def ring(self, name: str) -> None:
-        for sleeper in self._sleepers.get(name, ()):
+    def ring(self) -> None:
+        for sleeper in self._sleepers:
             sleeper.set()
-
-    def ring_all(self) -> None:
-        for name in self._sleepers:
-            self.ring(name)
 
     def stop(self) -> None:
         self.stopping = True
-        self.ring_all()
+        self.ring()
 
-    def sleeper(self, name: str) -> asyncio.Event:
-        """An event that is set whenever `name` is rung."""
+    def sleeper(self) -> asyncio.Event:
+        """An event that is set whenever the bell rings."""
         event = asyncio.Event()
-        self._sleepers.setdefault(name, []).append(event)
+        self._sleepers.append(event)
         return event
 
 
@@ -51,14 +47,12 @@ async def run_loop(
     tick: Callable[[], Awaitable[Tick]],
     bell: Bell,
     seconds_until: Callable[[int], float],
-    *,
-    wakes: str | None = None,
 ) -> None:
     """Tick until the bell says stop, resting until the time at which a tick says that more is due.
 
     A tick in hand is always finished; failures lengthen the pause up to a cap.
     """
-    woken = bell.sleeper(name)
+    woken = bell.sleeper()
     failures = 0
     while not bell.stopping:
         woken.clear()
@@ -71,8 +65,8 @@ async def run_loop(
         if failures:
             record("loop.recovered", stage=name, failures=failures)
             failures = 0
-        if done.moved and wakes:
-            bell.ring(wakes)
+        if done.moved:
+            bell.ring()
         await _rest(bell, woken, 0 if done.more else _until_due(done, seconds_until))
 
 

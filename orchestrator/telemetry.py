@@ -141,6 +141,12 @@ EVENTS: dict[str, Event] = {
     "poll.cancelling": Event(
         "info", "Nobody wants the rest of a batch any more: it is cancelled there.", f"{_BATCH}, remote_batch_id"
     ),
+    "poll.output_unnamed": Event(
+        "warning",
+        "The batch is over and counts answers, but names no file with them; it is asked again for some hours.",
+        f"{_BATCH}, completed",
+        "If it lasts, show the provider the batch's id: its lines are resent, and paid for again, after six hours.",
+    ),
     "poll.ended": Event(
         "info", "The batch is over at the provider.", f"{_BATCH}, remote_status, total, completed, failed"
     ),

@@ -230,9 +230,12 @@ def settings(url, path, provider=None, other=None, profile="doubleword", **table
 
 
 @contextlib.asynccontextmanager
-async def open_rig(path, clock, *, sandbox=None, owner="rig", dice=lambda: 0.5, through_proxy=False, **tables):
+async def open_rig(
+    path, clock, *, sandbox=None, owner="rig", dice=lambda: 0.5, through_proxy=False, behind_seconds=0.0, **tables
+):
+    """`behind_seconds`: how far the provider's clock is behind that of the machine."""
     options = {
-        "clock": clock,
+        "clock": lambda: clock() - behind_seconds,
         "seed": 7,
         "validate_seconds": 1.0,
         "latency_seconds": 10.0,

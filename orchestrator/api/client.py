@@ -24,6 +24,7 @@ CHUNK_BYTES = 1 << 18
 CONNECT_SECONDS = 30.0
 PAGE_ITEMS = 100
 LISTING_PAGES = 200
+LISTING_SLACK_SECONDS = 24 * 3600
 METADATA_KEY = "orchestrator_key"
 FILE_LIFE_SECONDS = 30 * 24 * 3600
 _BOUNDARY = "orchestrator-0c1f7d52a4e84b6f9d"
@@ -59,6 +60,7 @@ class Client:
         self.provider = provider
         self._base_url = provider.base_url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
+        self._server_time: float | None = None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -126,8 +128,8 @@ class Client:
     async def get_batch(self, batch_id: str) -> RemoteBatch:
         return self._batch("GET /batches", await self._call("GET", f"/batches/{batch_id}"))
 
-    async def find_batches(self, key: str, since_ms: int) -> list[RemoteBatch]:
-        """Batches whose metadata holds our key, newest first; the listing is read back to `since_ms`.
+    async def find_batches(self, key: str, age_seconds: float) -> list[RemoteBatch]:
+        """Batches whose metadata holds our key, newest first; the listing is read back for at least `age_seconds`.
 
         An empty list proves nothing at once: replicas lag (doubleword-api 10, trap 3).
         """
@@ -136,11 +138,17 @@ class Client:
             batch = parse_batch(item)
             if batch is None:
                 continue
-            if batch.created_at_ms is not None and batch.created_at_ms < since_ms:
+            if self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
                 break
             if key in batch.metadata_values:
                 found.append(batch)
         return found
+
+    def _older(self, batch: RemoteBatch, age_seconds: float) -> bool:
+        """By the server's own clock: ours may be wrong by hours, and then nothing of ours would be found (F39)."""
+        if batch.created_at_ms is None or self._server_time is None:
+            return False
+        return self._server_time - batch.created_at_ms / 1000 > age_seconds
 
     async def cancel_batch(self, batch_id: str) -> RemoteBatch:
         """Check the status first: cancelling a finished batch relabels it (doubleword-api 10, trap 15)."""
@@ -204,6 +212,7 @@ class Client:
             self._open(method, path, params=params, data=data, headers=headers, timeout=timeout) as response,
         ):
             body = await _bounded(response)
+        self._server_time = date_of(response.headers) or self._server_time
         if response.status == 204:  # noqa: PLR2004
             return {}
         if response.status not in (200, 201):

@@ -11,8 +11,11 @@ from orchestrator.core.remote import RemoteBatch, RemoteState
 if TYPE_CHECKING:
     from orchestrator.core.model import Batch
 
-OUTPUT_ID_SECONDS = 600
-"""How long a finished batch that counts answers may go without naming their file (F4)."""
+OUTPUT_ID_SECONDS = 6 * 3600
+"""How long a finished batch that counts answers may go without naming their file (F4).
+
+They are paid for: resending its lines would pay for them again.
+"""
 
 
 class Step(Enum):
@@ -45,8 +48,8 @@ def next_step(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int
     if state is not RemoteState.VALIDATING and patience.partial_output and has_news(batch, remote):
         return Step.COLLECT
     if state is RemoteState.CANCELLING:  # a cancel that never ends must not hold its lines for ever (F14)
-        return Step.END if _overdue(remote, patience, now_ms, times=2) else Step.WAIT
-    return Step.CANCEL if _overdue(remote, patience, now_ms) else Step.WAIT
+        return Step.END if _overdue(batch, remote, patience, now_ms, times=2) else Step.WAIT
+    return Step.CANCEL if _overdue(batch, remote, patience, now_ms) else Step.WAIT
 
 
 def has_news(batch: Batch, remote: RemoteBatch) -> bool:
@@ -71,7 +74,15 @@ def _stuck(batch: Batch, patience: Patience, now_ms: int) -> bool:
     return patience.deletable and limit > 0 and waited_ms > limit * 1000
 
 
-def _overdue(remote: RemoteBatch, patience: Patience, now_ms: int, times: int = 1) -> bool:
-    if remote.expires_at_ms is None or not patience.overdue_seconds:
+def _overdue(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int, times: int = 1) -> bool:
+    expires_at_ms = _expires_at_ms(batch, remote)
+    if expires_at_ms is None or not patience.overdue_seconds:
         return False
-    return now_ms > remote.expires_at_ms + times * patience.overdue_seconds * 1000
+    return now_ms > expires_at_ms + times * patience.overdue_seconds * 1000
+
+
+def _expires_at_ms(batch: Batch, remote: RemoteBatch) -> int | None:
+    """When the window ends by our clock, which need not agree with the provider's (F39)."""
+    if remote.expires_at_ms is None or remote.created_at_ms is None or batch.submitted_at_ms is None:
+        return remote.expires_at_ms
+    return batch.submitted_at_ms + remote.expires_at_ms - remote.created_at_ms

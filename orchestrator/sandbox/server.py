@@ -2,10 +2,11 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from orchestrator.sandbox import batches, content, control, files
 from orchestrator.sandbox.call import Call, reply
@@ -51,8 +52,18 @@ EXTENSIONS: Mapping[str, tuple[str, str, Route]] = {
 }
 
 
+def dated(provider: Provider) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """The `Date` header by the sandbox's own clock, as every other time it shows."""
+
+    async def date(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[hdrs.DATE] = formatdate(provider.options.clock(), usegmt=True)
+
+    return date
+
+
 def application(provider: Provider) -> web.Application:
     app = web.Application(client_max_size=NO_BODY_LIMIT, middlewares=[unrouted(provider.dialect)])
+    app.on_response_prepare.append(dated(provider))
     served = {**ROUTES, **EXTENSIONS} if provider.dialect.extensions else ROUTES
     for name, (method, path, route) in served.items():
         endpoint = gated(provider, name, route)

@@ -66,7 +66,9 @@ async def _admit_page(
     """Judge the rows of this range in one transaction, so that no edit comes between look and verdict."""
     await delete_orphans(connection, *span)
     placed, bad = _judge(context, await read_unadmitted(connection, *span))
-    lane_ids = {lane: await find_or_make_lane(connection, lane) for lane in {one.lane for _, _, one in placed}}
+    lane_ids = {
+        lane: await find_or_make_lane(connection, lane) for lane in dict.fromkeys(one.lane for _, _, one in placed)
+    }
     now_ms = context.now_ms()
     await admit_prompts(connection, [_admitted(prompt, due, one, lane_ids, now_ms) for prompt, due, one in placed])
     await _fail(connection, context, bad)

@@ -102,6 +102,8 @@ async def _take(
         await write(partial(update_batch, batch=batch, **seen, next_try_at_ms=context.next_poll_ms()))
         if step is Step.CANCEL:
             await _cancel(context, client, batch)
+        elif remote.state.over and batch.ended_at_ms is None:
+            tell("poll.output_unnamed", batch=batch.id, key=batch.key, completed=remote.completed)
 
 
 async def _cancel(context: Context, client: Client, batch: Batch) -> None:

@@ -35,7 +35,6 @@ FILE_LOOKS = 2
 """Empty listings after which a file counts as not stored. A second copy costs nothing but space (F2)."""
 FILE_TRIES = 5
 """Times a batch is refused for a file that is not visible yet before the file is sent again (F3)."""
-CLOCK_SLACK_MS = 3600 * 1000
 UNDECIDED_SECONDS = 600.0
 
 UNSENT = statuses(
@@ -187,7 +186,7 @@ async def _look_for_batch(context: Context, client: Client, batch: Batch) -> boo
         await _delay(context, batch, "creation got no reply and cannot be looked up", UNDECIDED_SECONDS)
         return False
     try:
-        found = await client.find_batches(batch.key, batch.created_at_ms - CLOCK_SLACK_MS)
+        found = await client.find_batches(batch.key, context.seconds_since(batch.created_at_ms))
     except ProviderError as error:
         return await _look_failed(context, batch, error)
     ours = [remote for remote in found if remote.id not in batch.abandoned_remote_ids.split()]

@@ -22,7 +22,7 @@ from orchestrator.errors import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from sqlalchemy import Dialect, Executable
+    from sqlalchemy import Connection, Dialect, Executable
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Database:
         self.url = make_url(url)
         self._writer = self._engine(writes=True, connections=1)
         self._reader = self._engine(writes=False, connections=READERS)
-        self._watcher = self._engine(writes=False, connections=1)
+        self._watcher = self._writer.execution_options(begin="BEGIN")
         self._write_lock = asyncio.Lock()
         self._breath_ends_at = 0.0
         self._running: set[asyncio.Task[Any]] = set()
@@ -76,15 +76,14 @@ class Database:
         """
         return await self._shielded(self._transact_alone(work))
 
-    async def version(self) -> object:
-        """What differs from the last answer when anybody, we included, committed a change in between."""
-        return await self._shielded(self._transact(self._watcher, _data_version))
+    async def foreign_version(self) -> object:
+        """What differs from the last answer when another connection than our writer committed a change in between."""
+        return await self._shielded(self._look_at_version())
 
     async def close(self) -> None:
         while self._running:
             await asyncio.wait(self._running)
         await self._reader.dispose()
-        await self._watcher.dispose()
         await self._writer.dispose()
 
     async def _shielded(self, work: Awaitable[T]) -> T:
@@ -109,6 +108,10 @@ class Database:
                 ended_at = loop.time()
                 self._breath_ends_at = ended_at + min(BREATH * (ended_at - began_at), LONGEST_BREATH_SECONDS)
 
+    async def _look_at_version(self) -> object:
+        async with self._write_lock:
+            return await self._transact(self._watcher, _data_version)
+
     async def _transact(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         with translated(self.url.database):
             async with engine.begin() as connection:
@@ -121,9 +124,12 @@ class Database:
         )  # fmt: skip
         cache_kib = WRITER_CACHE_KIB if writes else READER_CACHE_KIB
         event.listen(engine.sync_engine, "connect", functools.partial(_prepare_sqlite, cache_kib=cache_kib))
-        begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
-        event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-        return engine
+        event.listen(engine.sync_engine, "begin", _begin)
+        return engine.execution_options(begin="BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options()["begin"])
 
 
 async def _data_version(connection: AsyncConnection) -> object:

@@ -37,19 +37,21 @@ async def test_a_batch_is_found_behind_several_pages_of_a_listing_that_ignores_s
         wire.clock.advance(1)
         await wire.client.create_batch(made.input_file_id, CHAT, "24h", f"other-{number}")
     wire.sandbox.faults.add("bad-list")
-    found = await wire.client.find_batches("orc-1", made.created_at_ms)
+    found = await wire.client.find_batches("orc-1", 300)
     assert [one.id for one in found] == [made.id]
     assert wire.sandbox.ledger.requests["list-batches"] == 3
 
 
-async def test_a_listing_is_read_back_no_further_than_asked(wire):
+async def test_a_listing_is_read_back_no_further_than_asked_and_a_day(wire):
     made = await wire.batch("orc-1")
     for number in range(210):
-        wire.clock.advance(1)
-        await wire.client.create_batch(made.input_file_id, CHAT, "24h", f"other-{number}")
+        await wire.client.create_batch(made.input_file_id, CHAT, "24h", f"old-{number}")
+    wire.clock.advance(25 * 3600)
+    await wire.client.create_batch(made.input_file_id, CHAT, "24h", "new")
     wire.sandbox.faults.add("bad-list")
-    assert await wire.client.find_batches("orc-1", int(wire.clock() - 50) * 1000) == []
+    assert await wire.client.find_batches("orc-1", 50) == []
     assert wire.sandbox.ledger.requests["list-batches"] == 1
+    assert [one.id for one in await wire.client.find_batches("orc-1", 2 * 3600)] == [made.id]
 
 
 async def test_a_listing_that_starts_anew_for_an_unknown_after_is_not_read_for_ever(answers):

@@ -36,8 +36,8 @@ def remote(status, **values):
         ({}, remote("cancelled", output_file_id="o", completed=1), PATIENCE, Step.END),
         # over, but its answers have no file yet (F4)
         ({}, remote("completed", completed=1), PATIENCE, Step.WAIT),
-        ({"ended_at_ms": NOW_MS - 599_999}, remote("completed", completed=1), PATIENCE, Step.WAIT),
-        ({"ended_at_ms": NOW_MS - 600_000}, remote("completed", completed=1), PATIENCE, Step.END),
+        ({"ended_at_ms": NOW_MS - 6 * HOUR_MS + 1}, remote("completed", completed=1), PATIENCE, Step.WAIT),
+        ({"ended_at_ms": NOW_MS - 6 * HOUR_MS}, remote("completed", completed=1), PATIENCE, Step.END),
         ({}, remote("completed", completed=0), PATIENCE, Step.END),
         ({}, remote("completed", error_file_id="e", completed=1), PATIENCE, Step.WAIT),
         # validating
@@ -76,6 +76,14 @@ def remote(status, **values):
 )
 def test_one_look_leads_to_one_step(ours, theirs, patience, step):
     assert next_step(batch(**ours), theirs, patience, NOW_MS) is step
+
+
+@pytest.mark.parametrize("ahead_ms", [-100 * HOUR_MS, 0, 100 * HOUR_MS])
+@pytest.mark.parametrize(("waited_ms", "step"), [(26 * HOUR_MS, Step.WAIT), (26 * HOUR_MS + 1, Step.CANCEL)])
+def test_a_window_is_measured_by_our_clock_alone_however_wrong_one_of_the_clocks_is(ahead_ms, waited_ms, step):
+    created_at_ms = NOW_MS - waited_ms + ahead_ms
+    theirs = remote("in_progress", created_at_ms=created_at_ms, expires_at_ms=created_at_ms + 24 * HOUR_MS)
+    assert next_step(batch(submitted_at_ms=NOW_MS - waited_ms), theirs, PATIENCE, NOW_MS) is step
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ async def test_an_idle_loop_waits_until_it_is_rung(run):
     stage = Stage()
     bell = run(stage)
     await stage.next_tick()
-    bell.ring("poll")
+    bell.ring()
     await stage.next_tick()
     assert stage.ticks == 2
 
@@ -91,7 +91,7 @@ async def test_a_ring_during_a_tick_is_not_lost(run):
     class Rung(Stage):
         async def __call__(self):
             if not self.ticks:
-                bell_of_loop.ring("poll")
+                bell_of_loop.ring()
             return await super().__call__()
 
     stage = Rung()
@@ -102,16 +102,27 @@ async def test_a_ring_during_a_tick_is_not_lost(run):
     assert not bell.stopping
 
 
-async def test_work_that_was_moved_wakes_the_following_stage_only(run):
+async def test_work_that_was_moved_wakes_every_loop(run):
     mover, follower, other = Stage(), Stage(), Stage()
     bell = run(follower, "collect")
     run(other, "settle")
     await follower.next_tick()
     mover.ends = [Tick(3)]
-    run(mover, "poll", wakes="collect")
+    run(mover, "poll")
     await follower.next_tick()
-    assert (follower.ticks, other.ticks) == (2, 1)
+    await asyncio.sleep(0)
+    assert (follower.ticks, other.ticks) == (2, 2)
     assert not bell.stopping
+
+
+async def test_a_tick_that_moved_nothing_wakes_nobody(run):
+    follower, idle = Stage(), Stage(Tick(0))
+    run(follower, "collect")
+    run(idle, "poll")
+    await idle.next_tick()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert follower.ticks == 1
 
 
 async def test_a_failure_is_told_and_the_loop_goes_on(run, monkeypatch):
@@ -154,7 +165,7 @@ async def test_a_loop_that_failed_is_not_woken_by_new_work_but_by_a_stop(run):
         bell = run(stage)
         await stage.next_tick()
         for _ in range(20):
-            bell.ring("poll")
+            bell.ring()
             await asyncio.sleep(0)
         assert stage.ticks == 1
         bell.stop()

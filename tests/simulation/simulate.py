@@ -1,0 +1,149 @@
+"""Run seeds: `python tests/simulation/simulate.py --seeds 1-300`. A failing one tells its story and replays exactly."""
+
+import argparse
+import asyncio
+import gc
+import hashlib
+import logging
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+HERE = Path(__file__).parent
+DRAIN_SECONDS = 60 * 86_400.0
+LOOK_SECONDS = 120.0
+SEEDS_PER_WORKER = 20
+SHOWN_LINES = 200
+
+
+async def live(seed, theme, *, short):
+    """One seed from its first moment to the last check; the world as it is then, and the promises it broke."""
+    from people import People  # noqa: PLC0415 - after the environment is set
+    from plan import draw  # noqa: PLC0415
+    from promises import broken  # noqa: PLC0415
+    from trouble import Trouble  # noqa: PLC0415
+    from world import created  # noqa: PLC0415
+
+    theme, plan = draw(seed, theme, short=short)
+    async with created(seed, plan) as world:
+        people = People(world)
+        supervisor = asyncio.create_task(world.supervise())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(people.arrive())
+            group.create_task(Trouble(world, people).brew())
+        await asyncio.sleep(max(0.0, plan.horizon - world.loop.time()))
+        world.make_peace()
+        await _drain(world)
+        await world.stop(supervisor)
+        found = list(broken(world))
+        return report(world, theme, found)
+
+
+async def _drain(world):
+    deadline = world.loop.time() + DRAIN_SECONDS
+    while not world.is_idle() and world.loop.time() < deadline:
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def report(world, theme, found):
+    from story import story  # noqa: PLC0415
+
+    told = []
+    for promise, custom_id, why in found[:3]:
+        told += [f"BROKEN: {promise}: {custom_id}: {why}", *story(world, custom_id)[-SHOWN_LINES:], ""]
+    counts = Counter(f"prompts {status}" for (status,) in world.sql("SELECT status FROM results"))
+    trace = repr([(at, sorted(event.items(), key=str)) for at, event in world.deeds.log])
+    trace = hashlib.sha256(trace.replace(str(world.path), "").encode())
+    return {
+        "seed": world.seed,
+        "theme": theme,
+        "broken": [promise for promise, _, _ in found],
+        "told": told,
+        "seconds": world.loop.time(),
+        "deeds": Counter(world.deeds.counts) + counts,
+        "events": Counter(event["event"] for _, event in world.deeds.log),
+        "trace": trace.hexdigest()[:16],
+    }
+
+
+def run_seed(seed, theme=None, *, short=False):
+    from virtual_loop import VirtualLoop  # noqa: PLC0415
+
+    os.environ["SIMULATED_KEY"] = "sk-simulated-secret"
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    started = time.process_time()
+    try:
+        found = loop.run_until_complete(live(seed, theme, short=short))
+    except BaseException as error:  # noqa: BLE001 - a world that fell apart is a finding
+        found = _fell_apart(seed, loop.time(), error)
+    found["cpu"] = time.process_time() - started
+    return found
+
+
+def _fell_apart(seed, seconds, error):
+    return {
+        "seed": seed,
+        "theme": "?",
+        "broken": ["the world fell apart"],
+        "told": traceback.format_exception(error),
+        "seconds": seconds,
+        "deeds": Counter(),
+        "events": Counter(),
+        "trace": "",
+    }
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seeds", default="1-20", help="a seed or a range such as 1-300")
+    options.add_argument("--theme", help="give every seed this kind of trouble")
+    options.add_argument("--short", action="store_true", help="less time and fewer prompts per seed")
+    options.add_argument("--jobs", type=int, default=os.cpu_count())
+    options.add_argument("--minutes", type=float, default=0, help="stop after about so long; 0: run all seeds")
+    options.add_argument("--each", action="store_true", help="one line per seed")
+    chosen = options.parse_args()
+    first, _, last = chosen.seeds.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    sys.exit(_run_all(seeds, chosen))
+
+
+def _run_all(seeds, chosen):
+    total, failed, count, seconds, cpu = Counter(), [], 0, 0.0, 0.0
+    events, started = Counter(), time.monotonic()
+    with multiprocessing.get_context("fork").Pool(chosen.jobs, maxtasksperchild=SEEDS_PER_WORKER) as pool:
+        for found in pool.imap_unordered(partial(run_seed, theme=chosen.theme, short=chosen.short), seeds):
+            count, seconds, cpu = count + 1, seconds + found["seconds"], cpu + found["cpu"]
+            total += found["deeds"]
+            events += found["events"]
+            if chosen.each:
+                print(
+                    found["seed"], found["theme"], found["trace"], f"{found['cpu']:.1f}s", found["broken"], flush=True
+                )
+            if found["broken"]:
+                failed.append(found["seed"])
+                print(f"\nSEED {found['seed']} ({found['theme']}): {Counter(found['broken'])}")
+                print("\n".join(found["told"]), flush=True)
+            if chosen.minutes and time.monotonic() - started > chosen.minutes * 60:
+                pool.terminate()
+                break
+    days = seconds / 86_400
+    print(f"\n{count} seeds, {days:.0f} simulated days, {cpu:.0f} s of CPU, {len(failed)} failed: {failed[:50]}")
+    print("happened: " + ", ".join(f"{name} {n}" for name, n in sorted(total.items())))
+    print("logged: " + ", ".join(f"{name} {n}" for name, n in sorted(events.items())))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
+    sys.path.insert(0, str(HERE))
+    logging.disable()
+    gc.disable()
+    gc.freeze()
+    main()

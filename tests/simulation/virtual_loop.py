@@ -1,0 +1,114 @@
+"""An event loop in which time passes only when nobody has anything to do, and whose processes die between two steps.
+
+A process is whatever was started under its name: its tasks, callbacks, connections. Nothing of a dead one runs again,
+not even a `finally`, as after kill -9.
+"""
+
+import asyncio
+import contextvars
+
+PROCESS = contextvars.ContextVar("PROCESS", default=None)
+_GRAVEYARD = []
+"""Tasks of dead processes are kept: collecting one would run its `finally` blocks."""
+
+
+class Process:
+    """`dies_at` is the step before which it is killed; `ended` is set when it is dead or has come to its end."""
+
+    def __init__(self, loop, name):
+        self.loop = loop
+        self.name = name
+        self.context = contextvars.copy_context()
+        self.context.run(PROCESS.set, self)
+        self.dead = False
+        self.steps = 0
+        self.dies_at = None
+        self.ended = asyncio.Event()
+        self.belongings = []
+        self.task = None
+        _GRAVEYARD.append(self)
+
+    def start(self, coroutine):
+        self.task = self.loop.create_task(coroutine, context=self.context)
+        self.task.add_done_callback(lambda _task: self.ended.set(), context=contextvars.Context())
+
+    def step(self):
+        """Whether the next step may be taken."""
+        if self.dead:
+            return False
+        self.steps += 1
+        if self.steps == self.dies_at:
+            self.kill()
+        return not self.dead
+
+    def kill(self):
+        """Belongings (connections, sockets) are lost at this moment; the system cleans up after them."""
+        self.dead = True
+        for belonging in self.belongings:
+            belonging.vanish()
+        self.ended.set()
+
+
+class _Selector:
+    """Waiting takes no time."""
+
+    def __init__(self, loop):
+        self.loop = loop
+
+    def select(self, timeout):
+        if timeout is None:
+            raise RuntimeError("nothing will ever happen again")
+        self.loop.now += timeout
+        return []
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """`now` is in seconds since the loop began; `complaints` holds what a real loop would log."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+        self.complaints = []
+        self._selector = _Selector(self)
+        self._clock_resolution = 1e-9
+        self.set_task_factory(_kept)
+        self.set_exception_handler(lambda _loop, context: self.complaints.append(context))
+
+    def time(self):
+        return self.now
+
+    def _process_events(self, event_list):
+        pass
+
+    def _write_to_self(self):
+        pass
+
+    def _call_soon(self, callback, args, context):
+        return super()._call_soon(_step, (callback, args), context)
+
+    def call_at(self, when, callback, *args, context=None):
+        return super().call_at(when, _step, callback, args, context=context)
+
+
+def _step(callback, args):
+    process = PROCESS.get()
+    if process is None or process.step():
+        callback(*args)
+
+
+def _kept(loop, coroutine, context=None):
+    task = asyncio.Task(coroutine, loop=loop, context=context)
+    owner = (context or contextvars.copy_context()).get(PROCESS)
+    if owner is not None:
+        owner.belongings.append(_Kept(task))
+    return task
+
+
+class _Kept:
+    """Holds a task for as long as its process is remembered."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def vanish(self):
+        pass

@@ -1,0 +1,276 @@
+"""One simulated world: a provider, a machine with a disk and a clock, a daemon on it that is restarted when it dies."""
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import aiosqlite
+import msgspec
+import structlog
+from aiohttp import web
+from virtual_disk import Disk, connector_of
+from virtual_loop import Process
+from virtual_network import Connector, Network
+
+from orchestrator import daemon as daemons
+from orchestrator import loop as loops
+from orchestrator.api.client import Client
+from orchestrator.config import Config, Loaded
+from orchestrator.config.profiles import BUILT_IN
+from orchestrator.context import Context
+from orchestrator.sandbox import Options
+from orchestrator.sandbox.provider import Provider
+from orchestrator.sandbox.server import application
+from orchestrator.store import database as store
+from orchestrator.store.database import Database
+from orchestrator.store.schema import migrate
+
+MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+EPOCH = 1_900_000_000.0
+KEY = "sk-simulated-secret"
+QUIET_SECONDS = 900.0
+"""How long an idle stage rests in here: longer than in earnest, so that a quiet hour costs little."""
+WATCH_SECONDS = 60.0
+
+AUDIT = """
+CREATE TABLE audit (at_ms INTEGER, kind TEXT, id INTEGER, before TEXT, after TEXT, batch_id INTEGER);
+CREATE TRIGGER audit_prompts AFTER UPDATE OF status ON prompt_states WHEN OLD.status <> NEW.status BEGIN
+    INSERT INTO audit VALUES (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 'prompt', NEW.prompt_id,
+        OLD.status, NEW.status, coalesce(NEW.batch_id, OLD.batch_id));
+END;
+CREATE TRIGGER audit_batches AFTER UPDATE OF status ON batch_states WHEN OLD.status <> NEW.status BEGIN
+    INSERT INTO audit VALUES (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 'batch', NEW.id,
+        OLD.status, NEW.status, NEW.id);
+END;
+"""
+
+
+@dataclass
+class Asked:
+    """What a user wants of one prompt: the body as the provider must get it, and how often it was asked for anew."""
+
+    custom_id: str
+    endpoint: str
+    body: dict
+    retries: int = 0
+    deleted: bool = False
+
+
+@dataclass
+class Deeds:
+    """What has happened so far, for the summary and the stories; times are seconds of the loop."""
+
+    counts: Counter = field(default_factory=Counter)
+    told: list = field(default_factory=list)
+    log: list = field(default_factory=list)
+
+
+class World:
+    """Everything of one seed. `plan` holds what was drawn for it, `asked` every prompt by custom_id."""
+
+    def __init__(self, seed, plan, loop, folder):
+        self.seed = seed
+        self.plan = plan
+        self.loop = loop
+        self.path = folder / "queue.db"
+        self.deeds = Deeds()
+        self.asked = {}
+        self.clock_offset = 0.0
+        self.secret = KEY
+        self.over = False
+        self.process = None
+        self.disk = Disk(self.clock, self.dice("disk"))
+        self.provider = Provider(Options(**plan.sandbox, api_key=KEY, clock=self.provider_clock, seed=seed))
+        self._watch_faults()
+        self.config = self._config()
+
+    def dice(self, name):
+        """Each part has its own, so that a change in one does not change all the others."""
+        return random.Random(f"{self.seed} {name}")
+
+    def clock(self):
+        """The machine's wall clock, which may jump."""
+        return EPOCH + self.loop.time() + self.clock_offset
+
+    def provider_clock(self):
+        return EPOCH + self.loop.time()
+
+    def tell(self, what, **facts):
+        self.deeds.counts[what] += 1
+        self.deeds.told.append((self.loop.time(), what, facts))
+
+    def _config(self):
+        built_in = BUILT_IN[self.plan.dialect]
+        changes = {"name": "doubleword", "base_url": "http://provider.test/v1", "api_key_env": "SIMULATED_KEY"}
+        provider = msgspec.structs.replace(built_in, **changes, **self.plan.provider)
+        tables = {
+            name: msgspec.convert(values, Config.__annotations__[name]) for name, values in self.plan.tables.items()
+        }
+        url = {"url": f"sqlite:///{self.path}"}
+        database = msgspec.convert(url, Config.__annotations__["database"])
+        return Config(database=database, providers={"doubleword": provider}, **tables)
+
+    def _watch_faults(self):
+        draw = self.provider.faults.draw
+
+        def watched(route):
+            fired = draw(route)
+            for name in fired:
+                self.tell("fault", name=name, route=route)
+            return fired
+
+        self.provider.faults.draw = watched
+
+    # ---------------------------------------------------------------- the daemon
+
+    async def _daemon(self):
+        dice = random.Random(f"{self.seed} daemon {self.process.name}")
+        keys = random.Random(f"{self.seed} keys {self.process.name}")
+        database = Database(self.config.database.url)
+        clients = {name: Client(provider) for name, provider in self.config.providers.items()}
+        context = Context(
+            self.config, database, clients, self.process.name, self.clock, dice.random,
+            lambda: f"orc-{keys.randbytes(12).hex()}",
+        )  # fmt: skip
+        self.daemon = daemons.Daemon(context)
+        try:
+            await daemons.prepare(context, Loaded(config=self.config, origins={}))
+            await self.daemon.run(until_idle=False)
+        finally:
+            for client in clients.values():
+                await client.close()
+            await database.close()
+
+    async def supervise(self):
+        """Start a daemon, and the next one some time after it ended, however it ended."""
+        dice, number = self.dice("supervisor"), 0
+        while not self.over:
+            number += 1
+            self.daemon = None
+            self.process = Process(self.loop, f"daemon-{number}")
+            self.process.start(self._daemon())
+            await self.process.ended.wait()
+            if not self.process.dead and not self.process.task.cancelled():
+                error = self.process.task.exception()
+                self.tell("daemon ended" if error is None else "daemon failed", why=str(error))
+            await asyncio.sleep(dice.choice((0.1, 2.0, 30.0, 600.0)))
+
+    def make_peace(self):
+        """Nothing new goes wrong from here on; what was begun must come to its end."""
+        self.tell("peace")
+        self.provider.faults.clear()
+        self.network.up = True
+        self.network.odds = dict.fromkeys(self.network.odds, 0.0)
+        self.disk.full = False
+        self.disk.bad_commits = self.disk.lying_commits = 0
+        simulation = self.provider.simulation
+        simulation.options = dataclasses.replace(simulation.options, line_faults={})
+        simulation.credit = None
+
+    async def stop(self, supervisor):
+        self.over = True
+        if not self.process.dead and self.daemon is not None:
+            self.process.context.run(self.daemon.stop, "SIGTERM")
+        await supervisor
+
+    # ---------------------------------------------------------------- the user's side
+
+    def seconds(self, at_ms):
+        """Seconds of the loop at a time that the machine's clock gave; off by what it jumped since."""
+        return at_ms / 1000 - EPOCH - self.clock_offset
+
+    def since_epoch(self, at):
+        return at - EPOCH
+
+    def sql(self, statement, *values):
+        """Rows of one statement, by a client of its own."""
+        with contextlib.closing(self.disk.open(self.path)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def rows(self, statement, *values):
+        with contextlib.closing(self.disk.open(self.path)) as connection:
+            cursor = connection.execute(statement, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def is_idle(self):
+        open_prompts = "EXISTS (SELECT 1 FROM prompt_states WHERE status IN ('queued', 'batched'))"
+        open_batches = "EXISTS (SELECT 1 FROM batch_states WHERE status NOT IN ('settled', 'discarded'))"
+        return not self.sql(f"SELECT {open_prompts} OR {open_batches}")[0][0]
+
+
+_TEMPLATE = []
+
+
+@contextlib.asynccontextmanager
+async def created(seed, plan):
+    """A world whose queue exists and in which nothing has happened yet."""
+    loop = asyncio.get_running_loop()
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        world = World(seed, plan, loop, Path(name))
+        with _in_place(world):
+            runner = web.AppRunner(application(world.provider), access_log=None)
+            await runner.setup()
+            world.network = Network(runner.server, world.dice("network"))
+            await _make_queue(world)
+            yield world
+
+
+async def _make_queue(world):
+    """An empty queue, migrated once per process of the simulator."""
+    if not _TEMPLATE:
+        database = Database(world.config.database.url)
+        await migrate(database)
+        await database.close()
+        with contextlib.closing(world.disk.open(world.path)) as connection:
+            connection.executescript(AUDIT)
+            _sort_indexes(connection)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        _TEMPLATE.append(world.path.read_bytes())
+    world.path.write_bytes(_TEMPLATE[0])
+
+
+def _sort_indexes(connection):
+    """SQLAlchemy makes them in any order, and the order may decide which one SQLite walks."""
+    made = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+    for name, statement in connection.execute(made).fetchall():
+        connection.execute(f"DROP INDEX {name}")
+        connection.execute(statement)
+
+
+@contextlib.contextmanager
+def _in_place(world):
+    """The parts of the real world that the daemon reaches for by name."""
+
+    def remember(_logger, _method, event):
+        world.deeds.log.append((world.loop.time(), event))
+        raise structlog.DropEvent
+
+    before = {
+        (aiosqlite, "connect"): connector_of(world.disk),
+        (aiohttp, "TCPConnector"): lambda limit: Connector(world.network, limit),
+        (store, "PRAGMAS"): (*store.PRAGMAS, "busy_timeout=0", "synchronous=OFF"),
+        (loops, "LONGEST_REST_SECONDS"): QUIET_SECONDS,
+        (daemons, "WATCH_SECONDS"): WATCH_SECONDS,
+        (daemons, "POLLERS"): 2,
+    }
+    saved = {place: getattr(*place) for place in before}
+    structlog.configure(processors=[structlog.processors.add_log_level, remember], cache_logger_on_first_use=False)
+    for (owner, name), value in before.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name), value in saved.items():
+            setattr(owner, name, value)
+        structlog.reset_defaults()
+
+
+__all__ = ["EPOCH", "KEY", "Asked", "World", "created", "partial"]
