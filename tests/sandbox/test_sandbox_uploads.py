@@ -152,17 +152,6 @@ async def test_a_page_of_an_input_file_tells_whether_lines_follow(client):
     assert (last.headers["X-Incomplete"], last.headers["X-Last-Line"]) == ("false", "5")
 
 
-async def test_a_cost_estimate_counts_tokens_by_model_in_decimal_strings(client):
-    other = line("b", body={"model": "other", "messages": []})
-    uploaded = (await client.upload([line("a"), other])).json
-    estimate = (await client.get(f"/files/{uploaded['id']}/cost-estimate")).json
-    assert estimate["file_id"] == uploaded["id"]
-    assert estimate["total_requests"] == 2
-    assert [entry["model"] for entry in estimate["models"]] == ["m", "other"]
-    assert float(estimate["total_estimated_cost"]) > 0
-    assert isinstance(estimate["total_estimated_cost"], str)
-
-
 async def test_a_file_of_many_long_lines_passes_through_as_a_stream(client):
     data = jsonl([line(str(at), body={"model": "m", "input": "x" * 300_000}) for at in range(8)])
     reply = await client.upload(data)
