@@ -106,7 +106,10 @@ async def test_a_deleted_batch_is_gone_and_its_output_served_until_the_purge(cli
     assert output.headers["X-Incomplete"] == "false"
     assert "X-Last-Line" not in output.headers
     client.clock.advance(601)
-    assert (await client.content(batch["output_file_id"])).lines == []
+    purged = await client.content(batch["output_file_id"])
+    assert (purged.lines, purged.headers["X-Incomplete"]) == ([], "false")
+    assert "X-Last-Line" not in purged.headers
+    assert (await client.content(batch["output_file_id"], skip=3, limit=5)).headers["X-Last-Line"] == "3"
     assert client.sandbox.ledger.batches[0].deleted
 
 
