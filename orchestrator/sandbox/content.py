@@ -92,9 +92,17 @@ def promises(call: Call, span: Span, shown: int, *, incomplete: bool, promised: 
 
 def input_line(template: Template) -> bytes:
     """A line of an input file as the server gives it back: its bytes are not those uploaded (doubleword-api 1.5)."""
-    body = in_64_bits(msgspec.json.decode(template.body))
-    line = {"custom_id": template.custom_id, "method": template.method, "url": template.url, "body": body}
+    line = {
+        "custom_id": template.custom_id,
+        "method": template.method,
+        "url": template.url,
+        "body": stored_body(template),
+    }
     return msgspec.json.encode(line) + b"\n"
+
+
+def stored_body(template: Template) -> object:
+    return in_64_bits(msgspec.json.decode(template.body))
 
 
 async def stream(call: Call, headers: dict[str, str], lines: Iterable[bytes]) -> web.StreamResponse:
@@ -157,15 +165,16 @@ def line_state(line: Line, now: float) -> str:
 
 def result_line(call: Call, batch: Batch, line: Line) -> bytes:
     state, template = line_state(line, call.now), line.template
-    answer = None
+    answer = b"null"
     if state == "completed":
-        answer = response_body(template.body, template.url, line.effect, call.options.answer_bytes)
+        body = response_body(template.body, template.url, line.effect, call.options.answer_bytes)
+        answer = msgspec.json.encode(body, order="sorted")
     shown = {
         "id": request_id(batch, line),
         "custom_id": template.custom_id,
         "model": template.model,
-        "input_body": msgspec.Raw(template.body),
-        "response_body": answer,
+        "input_body": stored_body(template),
+        "response_body": msgspec.Raw(answer),
         "error": msgspec.json.encode(reason(line.effect)).decode() if state == "failed" else None,
         "status": state,
     }
