@@ -216,6 +216,8 @@ async def test_a_batch_that_validates_for_ever_can_be_deleted(client):
     assert (await client.retrieve(batch))["status"] == "validating"
     assert (await client.delete(f"/batches/{batch['id']}")).status == 204
     assert (await client.get("/batches")).json["data"] == []
+    output = await client.content(batch["output_file_id"])
+    assert (output.lines, output.headers["X-Incomplete"], output.headers.get("X-Last-Line")) == ([], "false", None)
     assert (await client.order(batch["input_file_id"])).status == 201
 
 
