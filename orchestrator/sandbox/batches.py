@@ -14,7 +14,7 @@ from orchestrator.sandbox.call import Call, reply
 from orchestrator.sandbox.distortions import distorted
 from orchestrator.sandbox.errors import Refusal, batch_not_found
 from orchestrator.sandbox.listing import envelope, matches, page, page_limit
-from orchestrator.sandbox.orders import metadata_text, order_of
+from orchestrator.sandbox.orders import decoded, metadata_text, order_of
 from orchestrator.sandbox.prices import cost
 from orchestrator.sandbox.records import Batch, Line
 from orchestrator.sandbox.replies import request_id
@@ -157,11 +157,8 @@ async def retry(call: Call) -> web.Response:
 
 async def retry_requests(call: Call) -> web.Response:
     """Membership of the ids in this batch is not checked; nothing retried is still 200 (doubleword-api 2.7)."""
+    wanted = (await decoded(call, RetryBody)).request_ids
     call.batch()
-    try:
-        wanted = msgspec.json.decode(await call.request.read(), type=RetryBody).request_ids
-    except msgspec.DecodeError as error:
-        raise Refusal(422, f"Failed to deserialize the JSON body into the target type: {error}") from None
     ids = {str(UUID(text)) for text in wanted if call.dialect.valid_id(text)}
     if not ids:
         raise Refusal(400, "No valid request IDs provided")

@@ -91,6 +91,8 @@ EFFECTS: Mapping[str, Effect] = {
     "error-shape-response": refused(429, "rate_limit_exceeded", "error-shape-response"),
     "error-shape-code": refused(429, "rate_limit_exceeded", "error-shape-code"),
     "error-shape-type": refused(429, "rate_limit_exceeded", "error-shape-type"),
+    "error-shape-text": refused(502, None, "error-shape-text"),
+    "error-shape-unknown": refused(500, None, "error-shape-unknown"),
     "duplicate": Effect(twice=True),
     "slow": Effect(slow=True),
     "late": Effect(late=True),

@@ -45,9 +45,11 @@ class Span:
             search=query.get("search") or None,
         )
 
-    def cut(self, lines: Sequence[Line]) -> Sequence[Line]:
+    def cut(self, lines: Sequence[Line]) -> tuple[Sequence[Line], bool]:
+        """The wanted lines, and whether a page of them has successors."""
         found = [line for line in lines if matches(self.search, line.template.custom_id)] if self.search else lines
-        return found[self.skip : None if self.limit is None else self.skip + self.limit]
+        end = len(found) if self.limit is None else self.skip + self.limit
+        return found[self.skip : end], end < len(found)
 
     def after(self, shown: int) -> int:
         return self.skip + shown
@@ -58,42 +60,49 @@ async def content(call: Call) -> web.StreamResponse:
         raise file_not_found(call.id)
     file, span = call.file(), Span.of(call)
     if file.batch is None:
-        lines = [Line(index, template) for index, template in enumerate(file.templates)]
-        shown = span.cut(lines)
-        more = span.limit is not None and span.after(len(shown)) < len(lines)
-        headers = {"X-Incomplete": str(more).lower()}
-        if span.limit is not None:
-            headers["X-Last-Line"] = str(span.after(len(shown)))
+        shown, more = span.cut([Line(index, template) for index, template in enumerate(file.templates)])
+        headers = promises(call, span, len(shown), incomplete=more, promised=None)
         return await stream(call, headers, (input_line(line.template) for line in shown))
-    batch = file.batch
-    if batch.deleted_at + call.options.purge_seconds <= call.now:
-        return await stream(call, {"X-Incomplete": "false"}, ())
-    readable = batch.replies(file.fate, call.now)
-    shown = span.cut(readable)
-    lines_out = (reply_line(batch, line, call.options, call.dialect) for line in shown)
-    return await stream(call, reply_headers(call, batch, span, len(readable), len(shown)), lines_out)
+    batch, readable = file.batch, reply_lines(call, file.batch, file.fate)
+    shown, more = span.cut(readable)
+    deleted = batch.deleted_at <= call.now
+    incomplete = more or not (deleted or batch.is_idle(call.now))
+    promised = None if deleted or span.search else max(span.skip, len(readable))
+    headers = promises(call, span, len(shown), incomplete=incomplete, promised=promised)
+    return await stream(call, headers, (reply_line(batch, line, call.options, call.dialect) for line in shown))
 
 
-def reply_headers(call: Call, batch: Batch, span: Span, readable: int, shown: int) -> dict[str, str]:
-    """The promises of doubleword-api 1.4; a reply file of a dialect without extensions makes none."""
+def reply_lines(call: Call, batch: Batch, fate: Fate) -> list[Line]:
+    """What stands in a reply file now; those of a deleted batch are purged after a while (doubleword-api 2.8)."""
+    purged = batch.deleted_at + call.options.purge_seconds <= call.now
+    return [] if purged else batch.replies(fate, call.now)
+
+
+def promises(call: Call, span: Span, shown: int, *, incomplete: bool, promised: int | None) -> dict[str, str]:
+    """The headers of doubleword-api 1.4, which a dialect without extensions lacks.
+
+    promised is the last line without a limit, None for no promise; a page always tells its own last line.
+    """
     if not call.dialect.extensions:
         return {}
-    deleted = batch.deleted_at <= call.now
-    unfinished = not deleted and not batch.is_idle(call.now)
-    more = span.limit is not None and span.after(shown) < readable
-    headers = {"X-Incomplete": str(unfinished or more).lower()}
-    if span.limit is not None:
-        headers["X-Last-Line"] = str(span.after(shown))
-    elif span.search is None and not deleted:
-        headers["X-Last-Line"] = str(max(span.skip, readable))
-    return headers
+    last = promised if span.limit is None else span.after(shown)
+    headers = {"X-Incomplete": str(incomplete).lower()}
+    return headers if last is None else headers | {"X-Last-Line": str(last)}
 
 
 def input_line(template: Template) -> bytes:
     """A line of an input file as the server gives it back: its bytes are not those uploaded (doubleword-api 1.5)."""
-    body = in_64_bits(msgspec.json.decode(template.body))
-    line = {"custom_id": template.custom_id, "method": template.method, "url": template.url, "body": body}
+    line = {
+        "custom_id": template.custom_id,
+        "method": template.method,
+        "url": template.url,
+        "body": stored_body(template),
+    }
     return msgspec.json.encode(line) + b"\n"
+
+
+def stored_body(template: Template) -> object:
+    return in_64_bits(msgspec.json.decode(template.body))
 
 
 async def stream(call: Call, headers: dict[str, str], lines: Iterable[bytes]) -> web.StreamResponse:
@@ -141,10 +150,9 @@ async def results(call: Call) -> web.StreamResponse:
         await web.StreamResponse().prepare(call.request)
         raise hung_up(call.request)
     rows = [line for line in batch.lines if wanted in {None, line_state(line, call.now)}]
-    shown = span.cut(rows)
-    unfinished = not batch.is_idle(call.now)
-    last = span.after(batch.total if span.limit is None else len(shown))
-    headers = {"X-Incomplete": str(unfinished).lower(), "X-Last-Line": str(last)}
+    shown, _ = span.cut(rows)
+    incomplete = not batch.is_idle(call.now)
+    headers = promises(call, span, len(shown), incomplete=incomplete, promised=span.after(batch.total))
     return await stream(call, headers, (result_line(call, batch, line) for line in shown))
 
 
@@ -157,15 +165,16 @@ def line_state(line: Line, now: float) -> str:
 
 def result_line(call: Call, batch: Batch, line: Line) -> bytes:
     state, template = line_state(line, call.now), line.template
-    answer = None
+    answer = b"null"
     if state == "completed":
-        answer = response_body(template.body, template.url, line.effect, call.options.answer_bytes)
+        body = response_body(template.body, template.url, line.effect, call.options.answer_bytes)
+        answer = msgspec.json.encode(body, order="sorted")
     shown = {
         "id": request_id(batch, line),
         "custom_id": template.custom_id,
         "model": template.model,
-        "input_body": msgspec.Raw(template.body),
-        "response_body": answer,
+        "input_body": stored_body(template),
+        "response_body": msgspec.Raw(answer),
         "error": msgspec.json.encode(reason(line.effect)).decode() if state == "failed" else None,
         "status": state,
     }

@@ -18,7 +18,8 @@ BATCH_CONTEXT = {"context_name": "Personal", "context_type": "personal"}
 FILE_CONTEXT = {"created_by_email": OWNER, **BATCH_CONTEXT}
 CLIENT_ERRORS = range(400, 500)
 ESTIMATED_REPLY_BYTES = 600
-JSON_ERRORS = {429: "too_many_requests", 503: "service_unavailable"}
+CONFLICT = 409
+TRY_LATER = {429: "too_many_requests", 503: "service_unavailable"}
 UUID_TEXT = re.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 
 
@@ -36,14 +37,25 @@ def line_prefix(batch_id: str) -> str:
 
 
 def refusal(error: Refusal) -> web.Response:
-    """Text for most statuses, JSON for 429 and 503, whose header and body may disagree on purpose."""
+    """Text for most statuses, JSON for a few, whose header and body may disagree on purpose (doubleword-api 5)."""
     headers = {} if error.retry_header is None else {"Retry-After": str(error.retry_header)}
-    if error.status not in JSON_ERRORS:
+    body = refusal_body(error)
+    if body is None:
         return web.Response(status=error.status, text=error.text, headers=headers)
-    body: dict[str, Any] = {"error": JSON_ERRORS[error.status], "message": error.text}
+    raw = msgspec.json.encode(body)
+    return web.Response(status=error.status, body=raw, headers=headers, content_type="application/json")
+
+
+def refusal_body(error: Refusal) -> dict[str, Any] | None:
+    """The JSON of a refusal, None where it is plain text."""
+    if error.status == CONFLICT:
+        return {"message": error.text, "resource": "sandbox"}
+    if error.status not in TRY_LATER:
+        return None
+    body: dict[str, Any] = {"error": TRY_LATER[error.status], "message": error.text}
     if error.retry_body is not None:
         body["retry_after_seconds"] = error.retry_body
-    return web.json_response(body, status=error.status, headers=headers)
+    return body
 
 
 def file_object(file: StoredFile, now: float) -> dict[str, Any]:

@@ -89,6 +89,7 @@ LASTING: Mapping[str, Kind] = {
         CREATE,
         {"lines": "1", "code": "invalid_json_line", "message": "This line is not parseable as valid JSON."},
     ),
+    "population-failed": Kind("fails before its lines exist and does not say why", CREATE),
     "token-limit": Kind("fails some time after the create, no line run", CREATE, {"seconds": 60.0}),
     "null-output-id": Kind("completed, `output_file_id` null at first", CREATE, {"seconds": 5.0}),
     "long-finalizing": Kind("`finalizing` with counts at 100 %", CREATE, {"seconds": 60.0}),

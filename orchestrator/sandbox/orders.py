@@ -1,6 +1,6 @@
 """The checks of POST /v1/batches in the order of doubleword-api 2.1."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,8 @@ DROPPED_KEYS = {"created_by_email", "context_name", "context_type", "request_sou
 HIDDEN_KEYS = {"dw_source_id", "dw_source_name", "dw_sync_id", "dw_external_key"}
 BACKGROUND = "background"
 
+Body = TypeVar("Body")
+
 
 class OrderBody(msgspec.Struct):
     input_file_id: str
@@ -26,7 +28,7 @@ class OrderBody(msgspec.Struct):
 
 async def order_of(call: Call) -> Order:
     """The checked body of a create; `Refusal` in the words of the real server."""
-    body = await decoded(call)
+    body = await decoded(call, OrderBody)
     check_fields(call, body)
     source = source_file(call, body.input_file_id)
     metadata, hidden = split_metadata(body.metadata or {})
@@ -35,12 +37,13 @@ async def order_of(call: Call) -> Order:
     return Order(source, body.endpoint, body.completion_window, metadata, hidden)
 
 
-async def decoded(call: Call) -> OrderBody:
+async def decoded(call: Call, kind: type[Body]) -> Body:
+    """The request's JSON; `Refusal` as the real server's extractor words it (doubleword-api 5)."""
     if call.request.content_type != "application/json":
         raise Refusal(415, "Expected request with `Content-Type: application/json`")
     raw = await call.request.read()
     try:
-        return msgspec.json.decode(raw, type=OrderBody)
+        return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
         text = "Failed to deserialize the JSON body into the target type"
         raise Refusal(422, f"{text}: {serde_text(str(error))} at line 1 column {len(raw)}") from None

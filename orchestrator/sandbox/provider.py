@@ -172,6 +172,8 @@ class Provider:
             batch.starts_at = inf
         if "validation-failed" in batch.traits:
             self.fail_validation(batch, validation_rows(batch), batch.starts_at)
+        if "population-failed" in batch.traits:
+            self.fail_validation(batch, [], batch.starts_at)
         if "token-limit" in batch.traits:
             wait = batch.trait("token-limit", "seconds") or 0.0
             self.fail_validation(batch, [queue_full(batch)], batch.created_at + wait)

@@ -15,6 +15,20 @@ from orchestrator.sandbox.records import Batch, Line
 COLLIDING = 3
 EXPIRED_TEXT = "This request could not be executed before the completion window expired."
 RATE_TEXT = "Rate limit reached. Please try again later."
+RATE_BODY = {"error": {"message": RATE_TEXT, "type": "requests", "param": None, "code": "rate_limit_exceeded"}}
+GATEWAY_REASON = '{"type":"RetriableHttpStatus","details":{"status":502,"body":"upstream connect error"}}'
+# Twist -> what stands in a failed line beside its ids, where that is not the dialect's own way.
+FAILURES: Mapping[str, dict[str, Any]] = {
+    "batch-expired": {"response": None, "error": {"code": "batch_expired", "message": EXPIRED_TEXT}},
+    "error-shape-response": {
+        "response": {"status_code": 429, "request_id": None, "body": RATE_BODY},
+        "error": None,
+    },
+    "error-shape-code": {"response": None, "error": {"code": "rate_limit_exceeded", "message": RATE_TEXT}},
+    "error-shape-type": {"error": {"type": "rate_limit_error", "message": RATE_TEXT}},
+    "error-shape-text": {"response": None, "error": {"code": None, "message": GATEWAY_REASON}},
+    "error-shape-unknown": {"response": None, "error": {"code": None, "message": "Unknown error"}},
+}
 ASKED = b"You asked: "
 OPENING = b'"body":{'
 
@@ -54,26 +68,10 @@ def done_line(line_id: str, line: Line, options: Options, dialect: Dialect) -> b
 
 def failed_line(line_id: str, line: Line, dialect: Dialect) -> bytes:
     custom_id, effect = line.template.custom_id, line.effect
-    shaped = shaped_failure(effect.twist)
+    shaped = FAILURES.get(effect.twist or "")
     if shaped is None:
         return msgspec.json.encode(dialect.failure(line_id, custom_id, effect)) + b"\n"
     return msgspec.json.encode({"id": line_id, "custom_id": custom_id, **shaped}) + b"\n"
-
-
-def shaped_failure(twist: str | None) -> dict[str, Any] | None:
-    """`response` and `error` of a failed line as other servers write them; None for the dialect's own way."""
-    match twist:
-        case "batch-expired":
-            return {"response": None, "error": {"code": "batch_expired", "message": EXPIRED_TEXT}}
-        case "error-shape-response":
-            body = {"error": {"message": RATE_TEXT, "type": "requests", "param": None, "code": "rate_limit_exceeded"}}
-            return {"response": {"status_code": 429, "request_id": None, "body": body}, "error": None}
-        case "error-shape-code":
-            return {"response": None, "error": {"code": "rate_limit_exceeded", "message": RATE_TEXT}}
-        case "error-shape-type":
-            return {"error": {"type": "rate_limit_error", "message": RATE_TEXT}}
-        case _:
-            return None
 
 
 def torn(line: bytes) -> bytes:

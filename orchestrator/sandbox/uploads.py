@@ -1,7 +1,7 @@
 """POST /v1/files: a multipart stream, fields in any order, lines checked as they arrive (doubleword-api 1.1)."""
 
+import re
 from collections.abc import Iterator
-from contextlib import suppress
 
 from aiohttp import BodyPartReader, MultipartReader, web
 
@@ -14,6 +14,8 @@ from orchestrator.sandbox.provider import Intake
 CHUNK_BYTES = 1 << 18
 MULTIPART_MARGIN_BYTES = 10_240
 FORBIDDEN = 403
+INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+MAX_SECONDS = 1 << 63
 
 
 class Upload:
@@ -59,8 +61,7 @@ class Upload:
                 case "purpose":
                     self.intake.purpose = checked_purpose((await part.read(decode=True)).decode())
                 case "expires_after[seconds]":
-                    with suppress(ValueError):
-                        self.intake.expires_seconds = int(await part.text())
+                    self.intake.expires_seconds = expiry((await part.read(decode=True)).decode(errors="replace"))
                 case _:
                     await part.release()
 
@@ -105,6 +106,12 @@ def checked_purpose(text: str) -> str:
     if text.lower() != "batch":
         raise Refusal(400, f"Invalid purpose '{text}'. Only 'batch' is supported.", param="purpose")
     return text
+
+
+def expiry(text: str) -> int | None:
+    """The seconds a file shall live; what is no 64-bit integer is ignored, every other number taken."""
+    seconds = int(text) if INTEGER.fullmatch(text) else MAX_SECONDS
+    return seconds if -MAX_SECONDS <= seconds < MAX_SECONDS else None
 
 
 def problem(refusal: Refusal, number: int) -> dict[str, object]:

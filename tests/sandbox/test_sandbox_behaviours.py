@@ -1,3 +1,9 @@
+"""What one line may do, and what it leaves (doubleword-api 3, 4; failure-modes).
+
+Not shown: the server's own tries and their pauses, a stream that ends in an error, and bodies enciphered for accounts
+without data retention; all of them end as one of these lines.
+"""
+
 import json
 from pathlib import Path
 
@@ -16,6 +22,8 @@ def reason(reply):
 FAILURES = {
     "fail-always": ("RetriableHttpStatus", 500),
     "status-502": ("RetriableHttpStatus", 502),
+    "status-408": ("RetriableHttpStatus", 408),
+    "status-499": ("RetriableHttpStatus", 499),
     "rate-limited": ("RetriableHttpStatus", 429),
     "no-quota": ("RetriableHttpStatus", 429),
     "no-model": ("RetriableHttpStatus", 404),
@@ -25,6 +33,8 @@ FAILURES = {
     "unauthorized": ("NonRetriableHttpStatus", 401),
     "no-credit": ("NonRetriableHttpStatus", 402),
     "forbidden": ("NonRetriableHttpStatus", 403),
+    "status-405": ("NonRetriableHttpStatus", 405),
+    "status-409": ("NonRetriableHttpStatus", 409),
     "too-large": ("NonRetriableHttpStatus", 413),
     "unprocessable": ("NonRetriableHttpStatus", 422),
     "timeout": ("Timeout", None),
@@ -41,6 +51,29 @@ async def test_a_failing_line_stands_in_the_error_file_with_its_reason(client, b
     assert (output.lines, reason(errors.lines[0])) == ([], expected)
     assert batch["request_counts"] == {"total": 1, "completed": 0, "failed": 1}
     assert client.sandbox.ledger.successes == {}
+
+
+async def test_a_reason_has_the_details_of_its_type(client):
+    names = ["bad-request", "timeout", "network", "builder-error", "terminated"]
+    batch = await client.finished([line(name, name) for name in names])
+    _, errors = await client.replies(batch)
+    reasons = {row["custom_id"]: json.loads(row["error"]["message"]) for row in errors.lines}
+    assert list(reasons.pop("terminated")) == ["type"]
+    assert {tuple(reason) for reason in reasons.values()} == {("type", "details")}
+    details = {name: reason["details"] for name, reason in reasons.items()}
+    assert [list(details[name]) for name in names[:4]] == [["status", "body"], ["error"], ["error"], ["error"]]
+    assert isinstance(details["bad-request"]["body"], str)
+    network = json.loads(details["network"]["error"])
+    assert (list(network), type(network["sources"])) == (["message", "sources"], list)
+
+
+async def test_a_reason_may_be_no_json_nor_may_be_what_the_upstream_said(client):
+    names = ["error-shape-unknown", "error-shape-text"]
+    batch = await client.finished([line(name, name) for name in names])
+    _, errors = await client.replies(batch)
+    unknown, text = (row["error"] for row in errors.lines)
+    assert unknown == {"code": None, "message": "Unknown error"}
+    assert json.loads(text["message"])["details"] == {"status": 502, "body": "upstream connect error"}
 
 
 async def test_codes_of_the_upstream_stand_in_the_reasons_body(client):

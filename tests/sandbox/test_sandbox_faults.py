@@ -1,3 +1,5 @@
+"""Faults, one by one (failure-modes)."""
+
 import gzip
 import json
 from contextlib import suppress
