@@ -205,7 +205,7 @@ EVENTS: dict[str, Event] = {
     "settle.settled": Event(
         "info",
         "The batch is closed: received = done + failed + resent.",
-        f"{_BATCH}, remote_status, lines, done, failed, resent, duplicates, seconds",
+        f"{_BATCH}, remote_status, lines, done, failed, resent, seconds",
     ),
 }
 
