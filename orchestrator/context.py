@@ -39,6 +39,11 @@ def earliest(*times_ms: int | None) -> int | None:
     return min((time_ms for time_ms in times_ms if time_ms is not None), default=None)
 
 
+def steady() -> float:
+    """Seconds that go on while the machine is suspended or the process is stopped, where the system counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def new_key() -> str:
     """A batch's own name at the provider. Hex and hyphens only: listings treat `_` and `%` as wildcards."""
     return f"orc-{secrets.token_hex(12)}"
@@ -64,7 +69,10 @@ def limits_of(config: Config, provider: Provider) -> Limits:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`clock` gives Unix seconds, `dice` numbers in [0, 1). `holding` are the batches this process works on now."""
+    """`clock` gives Unix seconds, `steady` seconds that nobody can set, `dice` numbers in [0, 1).
+
+    `holding` are the batches this process works on now, each with the steady time until which it is surely ours.
+    """
 
     config: Config
     database: Database
@@ -73,7 +81,8 @@ class Context:
     clock: Callable[[], float] = time.time
     dice: Callable[[], float] = random.random
     new_key: Callable[[], str] = new_key
-    holding: set[int] = field(default_factory=set)
+    steady: Callable[[], float] = steady
+    holding: dict[int, float] = field(default_factory=dict)
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)

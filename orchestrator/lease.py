@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.context import Tick
-from orchestrator.errors import StoreError
+from orchestrator.errors import LeaseLost, StoreError
 from orchestrator.store.batches import (
     claim_batch,
     next_due_ms,
@@ -45,7 +45,6 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
         yield Tick(due_ms=due_ms)
         return
     renewing = asyncio.create_task(_keep_renewing(context, batch))
-    context.holding.add(batch.id)
     try:
         yield batch
     except StoreError:
@@ -57,7 +56,7 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
         raise
     finally:
         renewing.cancel()
-        context.holding.discard(batch.id)
+        context.holding.pop(batch.id, None)
         await context.database.write(partial(release_lease, batch=batch))
 
 
@@ -66,12 +65,27 @@ async def _claim(context: Context, where: ColumnElement[bool]) -> Batch | None:
         claim_batch, where=where, owner=context.owner, now_ms=context.now_ms(),
         lease_until_ms=context.in_ms(LEASE_SECONDS),
     )  # fmt: skip
-    return await context.database.write(claim)
+    until = context.steady() + LEASE_SECONDS
+    batch = await context.database.write(claim)
+    if batch is not None:
+        context.holding[batch.id] = until
+    return batch
 
 
 async def _keep_renewing(context: Context, batch: Batch) -> None:
     """A renewal that fails is no reason to stop: every write checks the fence for itself."""
     while True:
         await asyncio.sleep(LEASE_SECONDS / 4)
+        until = context.steady() + LEASE_SECONDS
         with contextlib.suppress(StoreError):
             await context.database.write(partial(renew_lease, batch=batch, lease_until_ms=context.in_ms(LEASE_SECONDS)))
+            context.holding[batch.id] = until
+
+
+def require_lease(context: Context, batch: Batch) -> None:
+    """Raises LeaseLost when this process was frozen for so long that somebody else may hold the batch by now.
+
+    Asked right before a call that costs money: what was stopped between its intent and the call must not send it.
+    """
+    if context.steady() >= context.holding.get(batch.id, 0.0):
+        raise LeaseLost(f"batch {batch.key}: the lease ran out before the call was made")

@@ -14,7 +14,7 @@ from orchestrator.core.remote import Page, RemoteBatch, RemoteFile, parse_batch,
 from orchestrator.errors import AccountBlocked, ConfigError, ReplyLost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from orchestrator.config.profiles import Provider
 
@@ -111,8 +111,13 @@ class Client:
 
     # ------------------------------------------------------------ batches
 
-    async def create_batch(self, file_id: str, endpoint: str, window: str, key: str) -> RemoteBatch:
-        """Create a batch that carries our `key` in its metadata. Not idempotent, never repeated here (F1)."""
+    async def create_batch(
+        self, file_id: str, endpoint: str, window: str, key: str, may_send: Callable[[], None] = lambda: None
+    ) -> RemoteBatch:
+        """Create a batch that carries our `key` in its metadata. Not idempotent, never repeated here (F1).
+
+        `may_send` is asked at the last moment; nothing the server could act on has left when it raises.
+        """
         wish = {
             "input_file_id": file_id,
             "endpoint": endpoint,
@@ -120,10 +125,9 @@ class Client:
             "metadata": {METADATA_KEY: key},
         }
         data = msgspec.json.encode(wish)
-        return self._batch(
-            "POST /batches",
-            await self._call("POST", "/batches", data=data, headers={"Content-Type": "application/json"}),
-        )
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(data))}
+        told = await self._call("POST", "/batches", data=_asked_first(data, may_send), headers=headers)
+        return self._batch("POST /batches", told)
 
     async def get_batch(self, batch_id: str) -> RemoteBatch:
         return self._batch("GET /batches", await self._call("GET", f"/batches/{batch_id}"))
@@ -261,6 +265,12 @@ async def _framed(head: bytes, lines: AsyncIterator[bytes], tail: bytes) -> Asyn
     async for chunk in lines:
         yield chunk
     yield tail
+
+
+async def _asked_first(data: bytes, may_send: Callable[[], None]) -> AsyncIterator[bytes]:
+    """Between the question and the bytes on their way to the socket nothing else runs."""
+    may_send()
+    yield data
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

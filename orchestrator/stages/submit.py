@@ -15,7 +15,7 @@ from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.remote import RemoteBatch, RemoteState
 from orchestrator.core.retry import backoff
 from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError, Rejected, ReplyLost, Throttled
-from orchestrator.lease import held
+from orchestrator.lease import held, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
 from orchestrator.store.batches import get_batch, move_batch, on_open_provider, statuses, update_batch
@@ -146,8 +146,9 @@ async def _create(context: Context, client: Client, batch: Batch) -> bool:
     started = context.clock()
     try:
         remote = await client.create_batch(
-            batch.input_file_id or "", batch.lane.endpoint, batch.lane.completion_window, batch.key
-        )
+            batch.input_file_id or "", batch.lane.endpoint, batch.lane.completion_window, batch.key,
+            may_send=partial(require_lease, context, batch),
+        )  # fmt: skip
     except ProviderError as error:
         return await _create_failed(context, batch, error)
     await _accept(context, batch, remote)

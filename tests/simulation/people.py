@@ -3,8 +3,9 @@
 import asyncio
 import json
 import sqlite3
+from functools import partial
 
-from world import Asked, partial
+from world import Asked
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.errors import StoreUnavailable

@@ -34,6 +34,7 @@ class Plan:
     dialect: str
     horizon: float
     prompts: int
+    daemons: int = 1
     sandbox: dict = field(default_factory=dict)
     provider: dict = field(default_factory=dict)
     tables: dict = field(default_factory=dict)
@@ -48,9 +49,10 @@ THEMES = {
     "disk": {"full": 5, "bad-commit": 12, "lying-commit": 6, "lock": 6, "kill": 3, "fault": 3},
     "people": {"deed": 60, "kill": 2, "fault": 4, "lock": 2},
     "clocks": {"jump": 5, "fault": 8, "kill": 4},
+    "several": {"freeze": 12, "kill": 8, "fault": 8, "bad-connections": 1},
     "everything": {
         "fault": 25, "outage": 2, "bad-connections": 2, "kill": 10, "stop": 2, "full": 2, "bad-commit": 3,
-        "lying-commit": 2, "lock": 3, "deed": 25, "jump": 1,
+        "lying-commit": 2, "lock": 3, "deed": 25, "jump": 1, "freeze": 1,
     },
 }  # fmt: skip
 
@@ -58,12 +60,13 @@ THEMES = {
 def draw(seed, theme=None, *, short=False):
     """The theme and the plan of a seed; a short one covers less time, so that many fit into a minute."""
     rng = random.Random(f"{seed} plan")
-    drawn = rng.choices(list(THEMES), weights=(1, 3, 4, 5, 3, 4, 2, 8))[0]
+    drawn = rng.choices(list(THEMES), weights=(1, 3, 4, 5, 3, 4, 2, 4, 8))[0]
     theme = theme or drawn
     dialect = "openai" if rng.random() < 0.3 else "doubleword"
     horizon = rng.choices((10 * MINUTE, 40 * MINUTE, 2 * HOUR, 12 * HOUR, 7 * DAY), weights=(8, 8, 6, 2, 1))[0]
     horizon = min(horizon, 40 * MINUTE) if short else horizon
     plan = Plan(dialect, horizon, prompts=rng.choice((3, 20, 60, 30 if short else 150)))
+    plan.daemons = rng.choice((2, 3)) if theme == "several" else 1
     plan.sandbox = _sandbox(rng, plan)
     plan.provider = _provider(rng)
     plan.tables = _tables(rng, horizon)

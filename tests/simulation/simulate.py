@@ -23,6 +23,7 @@ SHOWN_LINES = 200
 
 async def live(seed, theme, *, short):
     """One seed from its first moment to the last check; the world as it is then, and the promises it broke."""
+    from keeper import Keeper  # noqa: PLC0415
     from people import People  # noqa: PLC0415 - after the environment is set
     from plan import draw  # noqa: PLC0415
     from promises import broken  # noqa: PLC0415
@@ -32,14 +33,18 @@ async def live(seed, theme, *, short):
     theme, plan = draw(seed, theme, short=short)
     async with created(seed, plan) as world:
         people = People(world)
-        supervisor = asyncio.create_task(world.supervise())
+        keepers = [Keeper(world, number) for number in range(1, plan.daemons + 1)]
+        kept = [asyncio.create_task(keeper.keep()) for keeper in keepers]
         async with asyncio.TaskGroup() as group:
             group.create_task(people.arrive())
-            group.create_task(Trouble(world, people).brew())
+            group.create_task(Trouble(world, people, keepers).brew())
         await asyncio.sleep(max(0.0, plan.horizon - world.loop.time()))
         world.make_peace()
         await _drain(world)
-        await world.stop(supervisor)
+        world.over = True
+        for keeper in keepers:
+            keeper.signal()
+        await asyncio.gather(*kept)
         found = list(broken(world))
         return report(world, theme, found)
 
@@ -106,6 +111,7 @@ def main():
     options.add_argument("--short", action="store_true", help="less time and fewer prompts per seed")
     options.add_argument("--jobs", type=int, default=os.cpu_count())
     options.add_argument("--minutes", type=float, default=0, help="stop after about so long; 0: run all seeds")
+    options.add_argument("--first", action="store_true", help="stop at the first broken promise")
     options.add_argument("--each", action="store_true", help="one line per seed")
     chosen = options.parse_args()
     first, _, last = chosen.seeds.partition("-")
@@ -129,7 +135,8 @@ def _run_all(seeds, chosen):
                 failed.append(found["seed"])
                 print(f"\nSEED {found['seed']} ({found['theme']}): {Counter(found['broken'])}")
                 print("\n".join(found["told"]), flush=True)
-            if chosen.minutes and time.monotonic() - started > chosen.minutes * 60:
+            over = chosen.minutes and time.monotonic() - started > chosen.minutes * 60
+            if over or (chosen.first and failed):
                 pool.terminate()
                 break
     days = seconds / 86_400

@@ -35,17 +35,19 @@ COSTLY = (
 
 
 class Trouble:
-    def __init__(self, world, people):
+    def __init__(self, world, people, keepers):
         self.world = world
         self.people = people
+        self.keepers = keepers
         self.rng = world.dice("trouble")
 
     async def brew(self):
         """Each trouble at its own moment, until the time is over."""
         kinds = {
-            "fault": self._fault, "outage": self._outage, "bad-connections": self._bad_connections, "kill": self._kill,
-            "stop": self._stop, "full": self._full, "bad-commit": self._bad_commit, "lying-commit": self._lying_commit,
-            "lock": self._lock, "jump": self._jump, "deed": self.people.deed,
+            "fault": self._fault, "outage": self._outage, "bad-connections": self._bad_connections,
+            "kill": self._kill, "stop": self._stop, "freeze": self._freeze, "full": self._full,
+            "bad-commit": self._bad_commit, "lying-commit": self._lying_commit, "lock": self._lock,
+            "jump": self._jump, "deed": self.people.deed,
         }  # fmt: skip
         moments = [
             (self.rng.uniform(0, self.world.plan.horizon), kind)
@@ -85,22 +87,32 @@ class Trouble:
 
     async def _kill(self):
         """Some steps from now, wherever that is."""
-        process = self.world.process
-        if process is not None and not process.dead:
-            process.dies_at = process.steps + int(10 ** self.rng.uniform(0, 3.3))
+        keeper = self.rng.choice(self.keepers)
+        if keeper.alive():
+            process = keeper.process
+            process.dies_at = process.steps + self._some_steps()
             self.world.tell("kill", process=process.name, at_step=process.dies_at)
+
+    def _some_steps(self):
+        return int(10 ** self.rng.uniform(0, 3.3))
 
     async def _stop(self):
         """SIGTERM, and perhaps the second one."""
-        process, daemon = self.world.process, self.world.daemon
-        if process is None or process.dead or daemon is None:
-            return
-        self.world.tell("stop", process=process.name)
-        process.context.run(daemon.stop, "SIGTERM")
+        keeper = self.rng.choice(self.keepers)
+        self.world.tell("stop", process=keeper.name)
+        keeper.signal()
         if self.rng.random() < 0.5:
             await asyncio.sleep(self.rng.uniform(0, 2))
-            if not process.dead:
-                process.context.run(daemon.stop, "SIGTERM")
+            keeper.signal()
+
+    async def _freeze(self):
+        """SIGSTOP some steps from now, often for longer than a lease."""
+        keeper = self.rng.choice(self.keepers)
+        self.world.tell("freeze", process=keeper.name)
+        keeper.freeze(self._some_steps())
+        await self._wait(1, 1200)
+        self.world.tell("thaw", process=keeper.name)
+        keeper.thaw()
 
     async def _full(self):
         self.world.tell("disk full")

@@ -1,6 +1,7 @@
 """A real SQLite file without threads: each statement is one step of the loop, and may find the disk full or locked."""
 
 import asyncio
+import contextlib
 import sqlite3
 from functools import partial
 from types import SimpleNamespace
@@ -79,7 +80,8 @@ class Connection(aiosqlite.Connection):
     def vanish(self):
         """kill -9: the system closes the file, and what was not committed was never there."""
         if self._opened is not None:
-            self._opened.rollback()  # a close alone leaves the lock to cursors that are still open
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it was closed in good order
+                self._opened.rollback()  # a close alone leaves the lock to cursors that are still open
             self._opened.close()
 
     def _queue(self, item):

@@ -13,7 +13,10 @@ _GRAVEYARD = []
 
 
 class Process:
-    """`dies_at` is the step before which it is killed; `ended` is set when it is dead or has come to its end."""
+    """`dies_at` is the step before which it is killed, `freezes_at` that after which it is stopped (SIGSTOP).
+
+    `ended` is set when it is dead or has come to its end.
+    """
 
     def __init__(self, loop, name):
         self.loop = loop
@@ -23,6 +26,9 @@ class Process:
         self.dead = False
         self.steps = 0
         self.dies_at = None
+        self.frozen = False
+        self.freezes_at = None
+        self.backlog = []
         self.ended = asyncio.Event()
         self.belongings = []
         self.task = None
@@ -32,14 +38,26 @@ class Process:
         self.task = self.loop.create_task(coroutine, context=self.context)
         self.task.add_done_callback(lambda _task: self.ended.set(), context=contextvars.Context())
 
-    def step(self):
-        """Whether the next step may be taken."""
+    def step(self, callback, args):
+        """Whether the next step may be taken now; one of a frozen process is kept for later."""
         if self.dead:
             return False
+        if self.frozen:
+            self.backlog.append((callback, args, contextvars.copy_context()))
+            return False
         self.steps += 1
+        if self.steps == self.freezes_at:
+            self.frozen = True
         if self.steps == self.dies_at:
             self.kill()
         return not self.dead
+
+    def thaw(self):
+        """SIGCONT: everything that would have happened meanwhile happens now."""
+        self.frozen, self.freezes_at = False, None
+        backlog, self.backlog = self.backlog, []
+        for callback, args, context in backlog:
+            self.loop.call_soon(callback, *args, context=context)
 
     def kill(self):
         """Belongings (connections, sockets) are lost at this moment; the system cleans up after them."""
@@ -92,7 +110,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 def _step(callback, args):
     process = PROCESS.get()
-    if process is None or process.step():
+    if process is None or process.step(callback, args):
         callback(*args)
 
 

@@ -1,4 +1,4 @@
-"""One simulated world: a provider, a machine with a disk and a clock, a daemon on it that is restarted when it dies."""
+"""One simulated world: a provider, a network, a machine with a disk and a clock, and what happened in it so far."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,6 @@ import random
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -16,19 +15,17 @@ import msgspec
 import structlog
 from aiohttp import web
 from virtual_disk import Disk, connector_of
-from virtual_loop import Process
 from virtual_network import Connector, Network
 
 from orchestrator import daemon as daemons
 from orchestrator import loop as loops
-from orchestrator.api.client import Client
-from orchestrator.config import Config, Loaded
+from orchestrator.config import Config
 from orchestrator.config.profiles import BUILT_IN
-from orchestrator.context import Context
 from orchestrator.sandbox import Options
 from orchestrator.sandbox.provider import Provider
 from orchestrator.sandbox.server import application
 from orchestrator.store import database as store
+from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
 from orchestrator.store.schema import migrate
 
@@ -85,7 +82,6 @@ class World:
         self.clock_offset = 0.0
         self.secret = KEY
         self.over = False
-        self.process = None
         self.disk = Disk(self.clock, self.dice("disk"))
         self.provider = Provider(Options(**plan.sandbox, api_key=KEY, clock=self.provider_clock, seed=seed))
         self._watch_faults()
@@ -128,40 +124,6 @@ class World:
 
         self.provider.faults.draw = watched
 
-    # ---------------------------------------------------------------- the daemon
-
-    async def _daemon(self):
-        dice = random.Random(f"{self.seed} daemon {self.process.name}")
-        keys = random.Random(f"{self.seed} keys {self.process.name}")
-        database = Database(self.config.database.url)
-        clients = {name: Client(provider) for name, provider in self.config.providers.items()}
-        context = Context(
-            self.config, database, clients, self.process.name, self.clock, dice.random,
-            lambda: f"orc-{keys.randbytes(12).hex()}",
-        )  # fmt: skip
-        self.daemon = daemons.Daemon(context)
-        try:
-            await daemons.prepare(context, Loaded(config=self.config, origins={}))
-            await self.daemon.run(until_idle=False)
-        finally:
-            for client in clients.values():
-                await client.close()
-            await database.close()
-
-    async def supervise(self):
-        """Start a daemon, and the next one some time after it ended, however it ended."""
-        dice, number = self.dice("supervisor"), 0
-        while not self.over:
-            number += 1
-            self.daemon = None
-            self.process = Process(self.loop, f"daemon-{number}")
-            self.process.start(self._daemon())
-            await self.process.ended.wait()
-            if not self.process.dead and not self.process.task.cancelled():
-                error = self.process.task.exception()
-                self.tell("daemon ended" if error is None else "daemon failed", why=str(error))
-            await asyncio.sleep(dice.choice((0.1, 2.0, 30.0, 600.0)))
-
     def make_peace(self):
         """Nothing new goes wrong from here on; what was begun must come to its end."""
         self.tell("peace")
@@ -173,12 +135,6 @@ class World:
         simulation = self.provider.simulation
         simulation.options = dataclasses.replace(simulation.options, line_faults={})
         simulation.credit = None
-
-    async def stop(self, supervisor):
-        self.over = True
-        if not self.process.dead and self.daemon is not None:
-            self.process.context.run(self.daemon.stop, "SIGTERM")
-        await supervisor
 
     # ---------------------------------------------------------------- the user's side
 
@@ -245,6 +201,11 @@ def _sort_indexes(connection):
         connection.execute(statement)
 
 
+async def _release_none(_connection):
+    """Where several daemons share a queue, each waits for the others' leases to run out."""
+    return 0
+
+
 @contextlib.contextmanager
 def _in_place(world):
     """The parts of the real world that the daemon reaches for by name."""
@@ -260,6 +221,7 @@ def _in_place(world):
         (loops, "LONGEST_REST_SECONDS"): QUIET_SECONDS,
         (daemons, "WATCH_SECONDS"): WATCH_SECONDS,
         (daemons, "POLLERS"): 2,
+        (daemons, "release_all_leases"): release_all_leases if world.plan.daemons == 1 else _release_none,
     }
     saved = {place: getattr(*place) for place in before}
     structlog.configure(processors=[structlog.processors.add_log_level, remember], cache_logger_on_first_use=False)
@@ -271,6 +233,3 @@ def _in_place(world):
         for (owner, name), value in saved.items():
             setattr(owner, name, value)
         structlog.reset_defaults()
-
-
-__all__ = ["EPOCH", "KEY", "Asked", "World", "created", "partial"]

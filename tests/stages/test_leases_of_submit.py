@@ -1,11 +1,13 @@
 """A submission whose lease was lost on the way writes nothing, and its successor finds what was done."""
 
 import asyncio
+import dataclasses
 
 import pytest
 from rig import submit
 
 from orchestrator.errors import LeaseLost
+from orchestrator.lease import LEASE_SECONDS
 
 
 @pytest.mark.parametrize("path", ["/files$", "/batches$"])
@@ -44,4 +46,18 @@ async def test_a_lease_that_ran_out_is_taken_over(rig):
     await rig.run(submit)
     assert rig.ledger.creates == 0
     await rig.later(submit, seconds=101)
+    assert rig.ledger.creates == 1
+
+
+async def test_a_process_that_was_frozen_beyond_its_lease_before_it_created_a_batch_sends_nothing(rig):
+    """Others may have created it meanwhile: only a look can tell."""
+    rig.ask_many(3)
+    await rig.sealed()
+    times = iter([0.0])
+    frozen = dataclasses.replace(rig.context, steady=lambda: next(times, LEASE_SECONDS))
+    await submit(frozen)
+    assert rig.batch()["status"] == "creating"
+    assert rig.ledger.requests.get("create", 0) == rig.ledger.creates == 0
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
     assert rig.ledger.creates == 1

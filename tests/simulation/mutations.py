@@ -1,0 +1,213 @@
+"""Break each guard by one line and see that the suite notices: `python tests/simulation/mutations.py`.
+
+Each mutation is applied to a copy of the package. Most are caught by the simulator, seed after seed until one fails;
+the rest name the test that catches them.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+MINUTES = 8.0
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old` stands once in `file`; `theme` is the kind of trouble in which the guard is needed, `test` a pytest node."""
+
+    guard: str
+    file: str
+    old: str
+    new: str
+    theme: str = "everything"
+    test: str = ""
+
+
+MUTATIONS = (
+    Mutation(
+        "a lost reply to a creation is looked up before it is sent again",
+        "stages/submit.py",
+        "    ours = [remote for remote in found if remote.id not in batch.abandoned_remote_ids.split()]",
+        "    ours = []",
+        theme="network",
+    ),
+    Mutation(
+        "several empty looks over time come before a second creation",
+        "stages/submit.py",
+        "    if looks >= needed:",
+        "    if looks >= 1:",
+        theme="provider",
+    ),
+    Mutation(
+        "the intent is committed before the call that creates a batch",
+        "stages/submit.py",
+        "    await _move(context, batch, BatchStatus.CREATING, empty_looks=0)",
+        "    after = partial(_move, context, batch, BatchStatus.CREATING, empty_looks=0)",
+        theme="crashes",
+    ),
+    Mutation(
+        "a poll that failed changes nothing but the time of the next one",
+        "stages/poll.py",
+        "            await _poll_failed(context, batch, error)\n            return",
+        "            await context.database.write(partial(move_batch, batch=batch, after=BatchStatus.ENDED, by='poll',"
+        " collect_due=True))\n            return",
+        theme="network",
+    ),
+    Mutation(
+        "rows and cursor are one transaction",
+        "stages/collect.py",
+        "    await record(connection, ours, now_ms)  # first",
+        "    await connection.commit()\n    await connection.exec_driver_sql('BEGIN IMMEDIATE')\n"
+        "    await record(connection, ours, now_ms)  # first",
+        theme="crashes",
+        test="tests/stages/test_collect.py",
+    ),
+    Mutation(
+        "what is missing at the end is read once more from the start",
+        "stages/settle.py",
+        "        elif left and (not batch.rereads or batch.reread_news):",
+        "        elif False:",
+        theme="provider",
+    ),
+    Mutation(
+        "a line counts for the batch its prompt is in, and for no other",
+        "stages/collect.py",
+        "        elif member.status is PromptStatus.BATCHED and member.batch_id == batch.id:",
+        "        elif member.status is PromptStatus.BATCHED:",
+    ),
+    Mutation(
+        "a late success is taken only by a prompt that was in that batch",
+        "stages/collect.py",
+        "    known = await once_in_batch(connection, batch.id, list(hopeful)) if hopeful else set()",
+        "    known = set(hopeful)",
+        theme="people",
+    ),
+    Mutation(
+        "the first success wins",
+        "stages/collect.py",
+        "        if left.outcome.fault is None and left.member.status is not PromptStatus.DONE",
+        "        if left.outcome.fault is None",
+    ),
+    Mutation(
+        "writes carry the fence of the lease",
+        "store/batches.py",
+        "    mine = and_(batch_states.c.id == batch.id, batch_states.c.fence == batch.fence)\n"
+        "    if (await connection.execute(update(batch_states).where(mine).values(**values))).rowcount != 1:",
+        "    mine = batch_states.c.id == batch.id\n"
+        "    if (await connection.execute(update(batch_states).where(mine).values(**values))).rowcount != 1:",
+        theme="several",
+        test="tests/stages/test_leases_of_submit.py",
+    ),
+    Mutation(
+        "a process that was frozen beyond its lease creates nothing",
+        "lease.py",
+        "    if context.steady() >= context.holding.get(batch.id, 0.0):",
+        "    if False:",
+        theme="several",
+    ),
+    Mutation(
+        "our own loops leave each other's work alone when the clock jumps",
+        "lease.py",
+        " & other_than(context.holding)",
+        "",
+        theme="clocks",
+        test="tests/stages/test_clocks.py",
+    ),
+    Mutation(
+        "transactions are shielded from the cancelling of their callers",
+        "store/database.py",
+        "        return await asyncio.shield(task)",
+        "        return await task",
+        test="tests/store/test_transactions.py",
+    ),
+    Mutation(
+        "a finished batch without a named output is asked again",
+        "core/polling.py",
+        "        return Step.WAIT if _output_still_unnamed(batch, remote, now_ms) else Step.END",
+        "        return Step.END",
+        theme="provider",
+    ),
+    Mutation(
+        "an attempt is counted for each paid try",
+        "core/retry.py",
+        "        attempts += 1\n    if",
+        "        attempts += 0\n    if",
+        theme="provider",
+    ),
+    Mutation(
+        "a download that ends within a line is read again",
+        "stages/collect.py",
+        "        torn = tail and not whole and self._batch.status is BatchStatus.ENDED",
+        "        torn = False",
+        theme="provider",
+        test="tests/stages/test_collect.py",
+    ),
+)
+
+
+def mutated(mutation, folder):
+    """A copy of the package with that one line changed."""
+    package = folder / "orchestrator"
+    shutil.copytree(ROOT / "orchestrator", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "migrations", package / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    file = package / mutation.file
+    text = file.read_text()
+    if text.count(mutation.old) != 1:
+        raise SystemExit(f"{mutation.file}: the line to break stands {text.count(mutation.old)} times: {mutation.old}")
+    file.write_text(text.replace(mutation.old, mutation.new))
+    return folder
+
+
+def noticed_by(mutation, minutes):
+    """What noticed the breakage, None if nothing did."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = mutated(mutation, Path(name))
+        environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONHASHSEED": "0"}
+        simulate = [sys.executable, HERE / "simulate.py", "--seeds", "1-2000", "--short", "--first", "--minutes"]
+        done = subprocess.run(
+            [*simulate, str(minutes), "--theme", mutation.theme],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return next((line for line in done.stdout.splitlines() if line.startswith("SEED")), "the simulator")
+        if mutation.test:
+            command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", mutation.test]
+            failed = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, check=False).returncode
+            return mutation.test if failed else None
+    return None
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument(
+        "--minutes", type=float, default=MINUTES, help="how long the simulator looks for each breakage"
+    )
+    options.add_argument("--only", help="part of the name of a guard")
+    chosen = options.parse_args()
+    missed = 0
+    for mutation in MUTATIONS:
+        if chosen.only and chosen.only not in mutation.guard:
+            continue
+        started = time.monotonic()
+        found = noticed_by(mutation, chosen.minutes)
+        missed += found is None
+        print(
+            f"{'MISSED' if found is None else 'caught':7} {time.monotonic() - started:4.0f} s  {mutation.guard}: {found}",
+            flush=True,
+        )
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()
