@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from functools import partial
@@ -86,10 +87,19 @@ def _opened(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
     return contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb")
 
 
+def path_of(name: str) -> bytes:
+    """What a file is known by in a later run; standard input and pipes are all one."""
+    return os.fsencode(os.path.realpath(name)) if is_file(name) else STDIN.encode()
+
+
+def is_file(name: str) -> bool:
+    return name != STDIN and Path(name).is_file()
+
+
 def size_of(files: Iterable[str]) -> int | None:
     """Bytes to read in all; None where that cannot be known."""
-    paths = [Path(name) for name in files]
-    return sum(path.stat().st_size for path in paths) if all(path.is_file() for path in paths) else None
+    names = list(files)
+    return sum(Path(name).stat().st_size for name in names) if all(map(is_file, names)) else None
 
 
 class Report:
