@@ -20,8 +20,8 @@ VOLUME /data
 ENV ORCHESTRATOR_DATABASE__URL=sqlite:////data/orchestrator.db \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-# The start-up time covers a migration: until then there is no database to look at.
-HEALTHCHECK --interval=60s --timeout=20s --start-period=120s CMD ["orchestrator", "status", "--json"]
+# It counts every prompt, seconds for each million. The start-up time covers a migration, before which it must fail.
+HEALTHCHECK --interval=5m --timeout=60s --start-period=2m CMD ["orchestrator", "status", "--json"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["orchestrator"]
 CMD ["run"]
