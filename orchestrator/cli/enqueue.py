@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import signal
 import time
@@ -14,7 +13,6 @@ import click
 
 from orchestrator.cli.options import TEXT, as_json
 from orchestrator.cli.reading import (
-    STDIN,
     Report,
     check_known,
     counted,
@@ -23,8 +21,10 @@ from orchestrator.cli.reading import (
     path_of,
     read_all,
     reader,
+    shown_name,
     size_of,
 )
+from orchestrator.cli.screen import harmless, say_json
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
@@ -244,7 +244,6 @@ class Interruption:
 
 def _note_last_run(name: str, mark: Mark | None, *, resume: bool) -> None:
     """What is known of an earlier run, before anything goes in."""
-    shown = "stdin" if name == STDIN else click.format_filename(name)
     if resume and mark is not None:
         note = f"goes on after line {mark.line}"
     elif resume and is_file(name):
@@ -257,7 +256,7 @@ def _note_last_run(name: str, mark: Mark | None, *, resume: bool) -> None:
         )
     else:
         return
-    click.echo(f"note: {shown}: {note}", err=True)
+    click.echo(harmless(f"note: {shown_name(name)}: {note}"), err=True)
 
 
 def _report(report: Report, totals: Totals, mistakes: Iterable[tuple[str, str]]) -> None:
@@ -276,7 +275,7 @@ def _warn_without_model(totals: Totals, model: str | None, config: Config) -> No
 def _tell(totals: Totals, files: int, *, as_json: bool) -> None:
     if as_json:
         facts = {"enqueued": totals.enqueued, "skipped": totals.skipped, "bad_lines": totals.bad_lines, "files": files}
-        click.echo(json.dumps(facts))
+        say_json(facts)
         return
     click.echo(
         f"{counted(totals.enqueued, 'prompt')} enqueued, {totals.skipped} skipped as duplicates, "

@@ -1,6 +1,5 @@
 import json
 import os
-import pty
 import re
 import resource
 import signal
@@ -315,35 +314,21 @@ def test_memory_stays_flat_over_a_long_file(folder, queue):
     assert int(out.split()[-2]) < 120_000
 
 
-def on_terminal(process, *words):
-    """What the command draws on a terminal of 80 columns that its stderr is."""
-    here, there = pty.openpty()
-    running = process(*words, stderr=there, env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"})
-    os.close(there)
-    drawn = b""
-    while True:
-        try:
-            piece = os.read(here, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        drawn += piece
-    os.close(here)
-    out, _err = running.communicate(timeout=60)
-    return out.decode(), drawn.decode()
+def test_a_bar_is_drawn_on_a_terminal(on_terminal, queue, write):
+    write("a.jsonl", rows(3_000, model="m") + "bad\n")
+    said = on_terminal("enqueue", "a.jsonl", streams=("stderr",), impatient=True)
+    assert said.err.startswith("3000 prompts enqueued")
+    assert "━" in said.out
+    assert re.search(r"\d+%", said.out)
+    assert "a.jsonl:3001: not valid JSON" in said.out
 
 
-def test_a_bar_is_drawn_on_a_terminal_when_it_takes_long(process, queue, write):
-    write("a.jsonl", rows(40_000, model="m") + "bad\n")
-    out, drawn = on_terminal(process, "enqueue", "a.jsonl")
-    assert out.startswith("40000 prompts enqueued")
-    assert "━" in drawn
-    assert re.search(r"\d+%", drawn)
-    assert "a.jsonl:40001: not valid JSON" in drawn
+def test_no_bar_is_drawn_before_it_takes_long(on_terminal, queue, write):
+    write("a.jsonl", rows(10, model="m"))
+    assert on_terminal("enqueue", "a.jsonl", streams=("stderr",)).out == ""
 
 
 def test_no_bar_is_drawn_in_a_pipe(process, queue, write):
-    write("a.jsonl", rows(40_000, model="m"))
-    _out, err = process("enqueue", "a.jsonl").communicate(timeout=60)
+    write("a.jsonl", rows(3_000, model="m"))
+    _out, err = process("enqueue", "a.jsonl", impatient=True).communicate(timeout=60)
     assert err == b""
