@@ -20,8 +20,6 @@ from orchestrator.intake.formats import Entry
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.intake.rows import Row
-
 SOURCE_BYTES, DIGEST_BYTES = 4, 6
 SALT_CHARACTERS = 4
 NAME = re.compile(r"e-[0-9a-f]{8}-(?P<run>[0-9a-f]{15})-(?P<line>[0-9]{10})-(?P<digest>[0-9a-f]{12})")
@@ -81,17 +79,13 @@ def named(entries: Iterator[Entry], source: str, run: str, mark: Mark | None = N
         if unproven is not None and entry.line >= unproven.line:
             _prove(entry, digest.hexdigest(), unproven)
             unproven = None
-        row = entry.row and _with_name(entry.row, source, run, entry.line, digest.hexdigest())
+        row = entry.row
+        if row is not None and row.custom_id is None:
+            row = msgspec.structs.replace(row, custom_id=name_of(source, run, entry.line, digest.hexdigest()))
         stored = mark is not None and entry.line <= mark.line
         yield Entry(entry.file, entry.line, row, entry.mistake, entry.nbytes, stored=stored)
     if unproven is not None:
         raise _changed(file, unproven)
-
-
-def _with_name(row: Row, source: str, run: str, line: int, digest: str) -> Row:
-    if row.custom_id is not None:
-        return row
-    return msgspec.structs.replace(row, custom_id=name_of(source, run, line, digest))
 
 
 def _prove(entry: Entry, digest: str, mark: Mark) -> None:
