@@ -27,12 +27,16 @@ coverage: .venv/dev.stamp
 	$(BIN)/python -m coverage run -m pytest tests/core tests/store
 	$(BIN)/python -m coverage report --include='orchestrator/core/*' --fail-under=100
 
-package: .venv/pyvenv.cfg ## build the wheel and run its demo from an empty environment outside the clone
-	rm -rf build dist
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+package: .venv/dev.stamp ## build the sdist, from it the wheel, and run that in an empty environment outside the clone
+	rm -rf dist
+	$(BIN)/python -m build --quiet
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder/venv" \
-		&& "$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl \
-		&& cd "$$folder" && venv/bin/orchestrator migrate && venv/bin/orchestrator demo
+		&& tar -xzf dist/*.tar.gz -C "$$folder" && cp dist/*.whl "$$folder" && cd "$$folder" \
+		&& venv/bin/python -m pip install --quiet --disable-pip-version-check -c orchestrator-*/constraints.txt ./*.whl \
+		&& test -f venv/lib/python*/site-packages/orchestrator/py.typed \
+		&& cp orchestrator-*/config.example.toml orchestrator.toml \
+		&& venv/bin/orchestrator migrate && TMPDIR="$$folder" venv/bin/orchestrator demo \
+		&& DOUBLEWORD_API_KEY=unused venv/bin/python -m orchestrator run --until-idle
 
 benchmark: .venv/run.stamp ## the whole loop, with its floor
 	$(BIN)/python benchmarks/whole_loop.py

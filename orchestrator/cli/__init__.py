@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from orchestrator import __version__
+from orchestrator.cli.screen import harmless
 from orchestrator.errors import OrchestratorError
 
 COMMANDS = {
@@ -89,6 +90,6 @@ def main() -> None:
 def _said(message: str, code: int, error: Any = None) -> int:  # noqa: ANN401
     context = getattr(error, "ctx", None)
     hint = f" (see `{context.command_path} --help`)" if context is not None else ""
-    line = " ".join(message.split())
+    line = harmless(" ".join(message.split()))
     click.echo(f"orchestrator: {line}{hint}", err=True)
     return code

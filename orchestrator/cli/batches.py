@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.options import TEXT, as_json
+from orchestrator.cli.screen import say_json
+from orchestrator.cli.tables import MODEL_CHARACTERS, shortened, show_table
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,8 +22,15 @@ PAGE = 500
 TIMES = ("created_at", "uploaded_at", "submitted_at", "polled_at", "ended_at", "settled_at", "next_poll_at")
 EPILOG = """\b
 --json prints one object:
-  batches   without ID: [{every column of the view batches}], newest first
-  batch     with ID: the columns of its row
+  batches   without ID: [{the columns of the view batches}], newest first:
+            id key provider endpoint model completion_window status
+            remote_status remote_batch_id input_file_id output_file_id
+            error_file_id lines bytes remote_total remote_completed
+            remote_failed lines_received lines_done lines_failed
+            lines_resent duplicates unreadable created_at uploaded_at
+            submitted_at polled_at ended_at settled_at next_poll_at
+            last_error last_error_at
+  batch     with ID: the same columns of one
   outcomes  with ID: {"done", each fault, "waiting"}: lines by outcome
 """
 
@@ -37,10 +45,10 @@ def command(config_path: Path | None, /, batch: str | None, limit: int, *, as_js
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
 
     if batch is None:
-        found = with_database(config_path, partial(_list, limit=limit))
+        found = with_database(config_path, partial(_list, limit=limit), doing="listing batches")
         _say_list(found, as_json=as_json)
     else:
-        facts, outcomes = with_database(config_path, partial(_find, named=batch))
+        facts, outcomes = with_database(config_path, partial(_find, named=batch), doing="counting lines")
         _say_one(facts, outcomes, as_json=as_json)
 
 
@@ -67,29 +75,30 @@ async def _find(database: Database, _loaded: Loaded, named: str) -> tuple[dict[s
 
 
 def _say_list(found: list[dict[str, Any]], *, as_json: bool) -> None:
-    from orchestrator.cli.tables import show_table  # noqa: PLC0415
-
     if as_json:
-        click.echo(json.dumps({"batches": found}, ensure_ascii=False))
+        say_json({"batches": found})
     elif not found:
         click.echo("no batches yet")
     else:
-        columns = ["id", "provider", "model", "status", "remote_status", "lines_received", "lines", "created_at"]
-        heads = ["batch", "provider", "model", "status", "at provider", "received", "lines", "created (UTC)"]
-        show_table("batches", heads, [[_shown(name, batch[name]) for name in columns] for batch in found])
+        heads = ["batch", "provider", "model", "status", "at provider", "received", "created UTC"]
+        show_table("batches", heads, [_row(batch) for batch in found])
 
 
-def _shown(name: str, value: object) -> object:
-    if name == "created_at" and isinstance(value, str):
-        return value[:19]
-    return "several" if name == "model" and value is None else value
+def _row(batch: dict[str, Any]) -> list[object]:
+    return [
+        str(batch["id"]),
+        batch["provider"],
+        shortened(batch["model"], MODEL_CHARACTERS) if batch["model"] else "several",
+        batch["status"],
+        batch["remote_status"],
+        f"{batch['lines_received']}/{batch['lines']}",
+        batch["created_at"][5:16],
+    ]
 
 
 def _say_one(facts: dict[str, Any], outcomes: dict[str, int], *, as_json: bool) -> None:
-    from orchestrator.cli.tables import show_table  # noqa: PLC0415
-
     if as_json:
-        click.echo(json.dumps({"batch": facts, "outcomes": outcomes}, ensure_ascii=False))
+        say_json({"batch": facts, "outcomes": outcomes})
         return
     plain = [[name, str(value)] for name, value in facts.items() if value is not None and name not in TIMES]
     show_table(f"batch {facts['id']}", ["what", "value"], plain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from orchestrator.cli.options import as_json
+from orchestrator.cli.screen import say_json
 from orchestrator.cli.selecting import Selectors, selection_of, selectors
 from orchestrator.core.model import PromptStatus
 
@@ -54,7 +54,9 @@ def command(config_path: Path | None, /, *, as_json: bool, **selected: Unpack[Se
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
 
     selection = selection_of(UNENDED, **selected)
-    _tell(with_database(config_path, partial(_cancel, selection=selection)), as_json=as_json)
+    _tell(
+        with_database(config_path, partial(_cancel, selection=selection), doing="cancelling prompts"), as_json=as_json
+    )
 
 
 async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> Report:
@@ -74,7 +76,7 @@ async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> 
 
 def _tell(report: Report, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(asdict(report)))
+        say_json(asdict(report))
         return
     click.echo(f"{report.cancelled} cancelled: nothing was sent for them")
     if report.being_cancelled:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import sqlite3
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import as_json
+from orchestrator.cli.screen import say_json, wrapped
 from orchestrator.errors import ConfigError, OrchestratorError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def command(config_path: Path | None, /, *, live: bool, as_json: bool) -> int:
     findings = asyncio.run(_run(config_path, live=live, as_json=as_json))
     failed = any(finding.state is State.FAILED for finding in findings)
     if as_json:
-        click.echo(json.dumps({"ok": not failed, "checks": [asdict(finding) for finding in findings]}))
+        say_json({"ok": not failed, "checks": [asdict(finding) for finding in findings]})
     return FAILED if failed else 0
 
 
@@ -96,8 +96,9 @@ async def _findings(config_path: Path | None, *, live: bool) -> AsyncIterator[Fi
 def _show(finding: Finding) -> None:
     colour = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}[finding.state]
     plain = bool(os.environ.get("NO_COLOR")) or not sys.stdout.isatty()
-    state = f"{finding.state:<7}"
-    click.echo(f"{state if plain else click.style(state, fg=colour)}  {finding.check}: {finding.message}")
+    line = wrapped(f"{finding.state:<7}  {finding.check}: {finding.message}", indent=" " * 9)
+    state, rest = line[:7], line[7:]
+    click.echo(f"{state if plain else click.style(state, fg=colour)}{rest}")
 
 
 def _providers(config: Config) -> Iterable[str]:

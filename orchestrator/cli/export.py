@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestrator.core.model import PromptStatus
-from orchestrator.store.listing import AS_BYTES, RESULT_COLUMNS, Chosen, read_results
+from orchestrator.store.listing import AS_BYTES, RESULT_COLUMNS, Chosen, Page, read_results
+from orchestrator.store.overview import newest_prompt
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from typing import BinaryIO
 
+    from orchestrator.cli.screen import Bar, Screen
     from orchestrator.config import Loaded
     from orchestrator.store.database import Database
+
+    Written = BinaryIO | Screen
 
 FIRST_PAGE_ROWS, PAGE_ROWS = 20, 1000
 PAGE_BYTES = 16 << 20
@@ -37,28 +41,31 @@ async def export(
     *,
     chosen: Chosen,
     form: str,
-    files: tuple[BinaryIO, BinaryIO],
+    files: tuple[Written, Written],
     counts: list[int],
+    bar: Bar,
 ) -> None:
     """Write every chosen result; `counts` counts the lines of each file."""
+    bar.total = newest = await database.read(newest_prompt)
     render = RENDERERS[form]
     if form == "csv":
         files[MAIN].write(csv_line(RESULT_COLUMNS))
-    async for rows in _pages(database, chosen):
-        for row in rows:
+    async for page in _pages(database, chosen):
+        for row in page.rows:
             rendered = render(dict(zip(RESULT_COLUMNS, row, strict=True)))
             if rendered is not None:
                 files[rendered[0]].write(rendered[1])
                 counts[rendered[0]] += 1
+        bar.show(page.next_after or newest, sum(counts))
 
 
-async def _pages(database: Database, chosen: Chosen) -> AsyncIterator[Sequence[Sequence[Any]]]:
+async def _pages(database: Database, chosen: Chosen) -> AsyncIterator[Page]:
     """Page after page, each in a transaction of its own; fewer rows at a time where answers are large."""
     after: int | None = 0
     limit = FIRST_PAGE_ROWS
     while after is not None:
         page = await database.read(partial(read_results, chosen=chosen, after_id=after, limit=limit))
-        yield page.rows
+        yield page
         after = page.next_after
         if page.rows:
             limit = next_limit(page.rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import TEXT, as_json
+from orchestrator.cli.screen import say_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +39,9 @@ def command(config_path: Path | None, /, tag: str | None, *, as_json: bool) -> N
 
         return await database.read(partial(list_failure_groups, tag=tag))
 
-    groups = with_database(config_path, look)
+    groups = with_database(config_path, look, doing="grouping failed prompts")
     if as_json:
-        click.echo(json.dumps({"failures": [asdict(group) for group in groups]}, ensure_ascii=False))
+        say_json({"failures": [asdict(group) for group in groups]})
     elif groups:
         _show(groups)
     else:

@@ -12,8 +12,8 @@ from orchestrator.store.listing import RESULT_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import BinaryIO
 
+    from orchestrator.cli.export import Written
     from orchestrator.config import Loaded
     from orchestrator.store.database import Database
     from orchestrator.store.endings import End
@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0
 
 
 async def follow(
-    database: Database, _loaded: Loaded, *, chosen: Chosen, form: str, file: BinaryIO, counts: list[int]
+    database: Database, _loaded: Loaded, *, chosen: Chosen, form: str, file: Written, counts: list[int]
 ) -> None:
     """Print until cancelled; `counts` counts the lines."""
     if form == "csv":
@@ -43,7 +43,7 @@ async def _print(
     watch: Watch,
     chosen: Chosen,
     form: str,
-    file: BinaryIO,
+    file: Written,
     counts: list[int],
 ) -> None:
     start, limit = 0, FIRST_PAGE_ROWS

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.screen import say_json
 from orchestrator.errors import StoreError
 
 if TYPE_CHECKING:
@@ -14,9 +14,17 @@ if TYPE_CHECKING:
     from orchestrator.store.database import Database
 
 BEHIND = 1
+EPILOG = """\b
+--json prints one object:
+  before, after  the database's revision before and now; before null if new
+With --check:
+  current  whether the database is at the newest revision
+  newest   the revision this program works with
+  reason   only if it is not current: why, and what to do
+"""
 
 
-@click.command("migrate")
+@click.command("migrate", epilog=EPILOG)
 @click.option("--check", is_flag=True, help="Only tell whether the database is current; exit 1 if not.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
@@ -32,7 +40,7 @@ def command(config_path: Path | None, *, check: bool, as_json: bool) -> int:
         await require_current(database)
 
     if not check:
-        before, after = with_database(config_path, upgraded, create=True)
+        before, after = with_database(config_path, upgraded, create=True, doing="migrating")
         _say(as_json, {"before": before, "after": after}, f"database is at revision {after}")
         return 0
     try:
@@ -45,4 +53,7 @@ def command(config_path: Path | None, *, check: bool, as_json: bool) -> int:
 
 
 def _say(as_json: bool, facts: dict[str, object], line: str) -> None:  # noqa: FBT001
-    click.echo(json.dumps(facts) if as_json else line)
+    if as_json:
+        say_json(facts)
+    else:
+        click.echo(line)

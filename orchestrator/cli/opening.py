@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.cli.screen import sign_of_life
 from orchestrator.config import Loaded, load
 from orchestrator.store.database import Database
 from orchestrator.store.schema import make_private_file, migrate, require_current
@@ -18,13 +20,22 @@ T = TypeVar("T")
 
 
 def with_database(
-    config_path: Path | None, work: Callable[[Database, Loaded], Awaitable[T]], *, create: bool = False
+    config_path: Path | None,
+    work: Callable[[Database, Loaded], Awaitable[T]],
+    *,
+    create: bool = False,
+    doing: str | None = None,
 ) -> T:
-    """Load the settings, open the database and run `work`; with `create`, make or upgrade the database first."""
-    return asyncio.run(_opened(load(config_path, os.environ), work, create=create))
+    """Load the settings, open the database and run `work`; with `create`, make or upgrade the database first.
+
+    A terminal is told what it is doing when that takes long; None for work that shows its own progress.
+    """
+    return asyncio.run(_opened(load(config_path, os.environ), work, create=create, doing=doing))
 
 
-async def _opened(loaded: Loaded, work: Callable[[Database, Loaded], Awaitable[T]], *, create: bool) -> T:
+async def _opened(
+    loaded: Loaded, work: Callable[[Database, Loaded], Awaitable[T]], *, create: bool, doing: str | None
+) -> T:
     database = Database(loaded.config.database.url)
     try:
         if create:
@@ -33,6 +44,7 @@ async def _opened(loaded: Loaded, work: Callable[[Database, Loaded], Awaitable[T
             await migrate(database)
         else:
             await require_current(database)
-        return await work(database, loaded)
+        async with sign_of_life(doing) if doing else contextlib.nullcontext():
+            return await work(database, loaded)
     finally:
         await database.close()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from orchestrator.cli.screen import Bar
 from orchestrator.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import BinaryIO
-
-    from rich.progress import Progress, TaskID
 
     from orchestrator.config import Config
     from orchestrator.intake.formats import Entry
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 MISTAKES_SHOWN = 20
-QUIET_SECONDS = 1.0
 
 
 def parsed_template(text: str | None, *, plain: bool) -> Template | None:
@@ -74,77 +72,62 @@ def read_all(
     files: Iterable[str], reader: Callable[[str], Callable[[BinaryIO, str], Iterator[Entry]]]
 ) -> Iterator[Entry]:
     for name in files:
-        shown = "stdin" if name == STDIN else click.format_filename(name)
         try:
             with _opened(name) as file:
-                yield from reader(name)(file, shown)
+                yield from reader(name)(file, shown_name(name))
         except OSError as error:
-            raise InputError(f"{shown}: cannot be read: {error.strerror or error}") from error
+            raise InputError(f"{shown_name(name)}: cannot be read: {error.strerror or error}") from error
+
+
+def shown_name(name: str) -> str:
+    return "stdin" if name == STDIN else click.format_filename(name)
 
 
 def _opened(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
     return contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb")
 
 
+def path_of(name: str) -> bytes:
+    """What a file is known by in a later run; standard input and pipes are all one."""
+    return os.fsencode(os.path.realpath(name)) if is_file(name) else STDIN.encode()
+
+
+def is_file(name: str) -> bool:
+    return name != STDIN and Path(name).is_file()
+
+
 def size_of(files: Iterable[str]) -> int | None:
     """Bytes to read in all; None where that cannot be known."""
-    paths = [Path(name) for name in files]
-    return sum(path.stat().st_size for path in paths) if all(path.is_file() for path in paths) else None
+    names = list(files)
+    return sum(Path(name).stat().st_size for name in names) if all(map(is_file, names)) else None
 
 
 class Report:
     """What the user sees while it runs: mistakes at once, up to a number; a bar when it takes long on a terminal."""
 
     def __init__(self, total_bytes: int | None, most: int | None = MISTAKES_SHOWN) -> None:
-        self._total_bytes = total_bytes
+        self._bar = Bar("prompts", total_bytes)
         self._most = most
-        self._started = time.monotonic()
         self._told = 0
-        self._bar: tuple[Progress, TaskID] | None = None
 
     def __enter__(self) -> Self:
+        self._bar.__enter__()
         return self
 
-    def __exit__(self, *_exception: object) -> None:
-        if self._bar is not None:
-            self._bar[0].stop()
+    def __exit__(self, *exception: object) -> None:
+        self._bar.__exit__(*exception)
 
     def tell(self, nbytes: int, prompts: int, mistakes: Iterable[tuple[str, str]]) -> None:
         """Show where it stands, and what is wrong by line."""
         for where, mistake in mistakes:
-            self._say(f"{where}: {mistake}")
-        if self._bar is None and sys.stderr.isatty() and time.monotonic() - self._started > QUIET_SECONDS:
-            self._bar = _new_bar(self._total_bytes)
-        if self._bar is not None:
-            progress, task = self._bar
-            progress.update(task, completed=nbytes, prompts=prompts)
+            self._told += 1
+            if self._most is None or self._told <= self._most:
+                self._bar.print(f"{where}: {mistake}")
+        self._bar.show(nbytes, prompts)
 
     def close(self) -> None:
         if self._most is not None and self._told > self._most:
             click.echo(f"… and {self._told - self._most} more bad lines", err=True)
-
-    def _say(self, line: str) -> None:
-        self._told += 1
-        if self._most is not None and self._told > self._most:
-            return
-        if self._bar is None:
-            click.echo(line, err=True)
-        else:
-            self._bar[0].console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _new_bar(total_bytes: int | None) -> tuple[Progress, TaskID]:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn(compact=True))
-    counted = TextColumn("{task.fields[prompts]} prompts")
-    progress = Progress(
-        *(columns if total_bytes else columns[:1]), counted, console=Console(stderr=True), transient=True
-    )
-    task = progress.add_task("", total=total_bytes, prompts=0)
-    progress.start()
-    return progress, task
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

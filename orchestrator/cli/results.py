@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import TEXT
+from orchestrator.cli.screen import Bar, Screen
 from orchestrator.core.model import PromptStatus
 from orchestrator.errors import InputError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
+    from orchestrator.cli.export import Written
     from orchestrator.store.listing import Chosen
 
 FORMATS = ("jsonl", "openai", "csv")
@@ -49,7 +51,10 @@ def command(
     Prompts of any status are there, unless --status chooses.
 
     \b
-    jsonl   one object per prompt with every column of the view results;
+    jsonl   one object per prompt with every column of the view results:
+            id custom_id tag status answer response finish_reason status_code
+            fault error_code error_message attempts model prompt_tokens
+            completion_tokens batch_id created_at finished_at metadata;
             response and metadata are embedded as JSON
     openai  lines as a provider's output file has them for prompts that are
             done, as its error file has them for failed ones; with -o FILE the
@@ -72,8 +77,8 @@ def command(
         _follow(config_path, chosen, form)
         return
     try:
-        with _opened(output, form) as files:
-            with_database(config_path, partial(export, chosen=chosen, form=form, files=files, counts=counts))
+        with _opened(output, form) as files, _bar(output) as bar:
+            with_database(config_path, partial(export, chosen=chosen, form=form, files=files, counts=counts, bar=bar))
             for file in files:
                 file.flush()
     except BrokenPipeError:
@@ -99,7 +104,7 @@ def _follow(config_path: Path | None, chosen: Chosen, form: str) -> None:
         from orchestrator.cli.follow import follow  # noqa: PLC0415
         from orchestrator.cli.opening import with_database  # noqa: PLC0415
 
-        with_database(config_path, partial(follow, chosen=chosen, form=form, file=sys.stdout.buffer, counts=counts))
+        with_database(config_path, partial(follow, chosen=chosen, form=form, file=_stdout(), counts=counts))
     except KeyboardInterrupt:
         click.echo(f"stopped: {counts[0]} results printed", err=True)
     except BrokenPipeError:
@@ -112,14 +117,23 @@ def _follow(config_path: Path | None, chosen: Chosen, form: str) -> None:
 
 
 @contextlib.contextmanager
-def _opened(output: Path | None, form: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+def _opened(output: Path | None, form: str) -> Iterator[tuple[Written, Written]]:
     """Where lines go: the first takes all but the errors of `openai`, which go to the second."""
     if output is None:
-        yield sys.stdout.buffer, sys.stdout.buffer
+        yield _stdout(), _stdout()
         return
     with contextlib.ExitStack() as stack:
         main = stack.enter_context(_appearing(output))
         yield main, stack.enter_context(_appearing(errors_path(output))) if form == "openai" else main
+
+
+def _stdout() -> Written:
+    return Screen() if sys.stdout.isatty() else sys.stdout.buffer
+
+
+def _bar(output: Path | None) -> Bar:
+    """Progress, where lines do not go to the terminal themselves."""
+    return Bar("results", wanted=output is not None or not sys.stdout.isatty())
 
 
 def errors_path(output: Path) -> Path:

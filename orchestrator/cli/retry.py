@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from orchestrator.cli.options import as_json
+from orchestrator.cli.screen import harmless, say_json
 from orchestrator.cli.selecting import Selectors, selection_of, selectors
 from orchestrator.core.model import PromptStatus
 
@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from orchestrator.store.requeue import Selection
 
 NOT_RETRIED = 1
+EPILOG = """\b
+--json prints one object:
+  queued      prompts that wait again
+  not_queued  {custom_id: why} for those named by --custom-id that do not
+"""
 
 
-@click.command("retry")
+@click.command("retry", epilog=EPILOG)
 @selectors("Prompts that failed so", "Every failed prompt.")
 @click.option("--cancelled", is_flag=True, help="Cancelled prompts as well as failed ones.")
 @as_json
@@ -37,7 +42,7 @@ def command(config_path: Path | None, /, *, cancelled: bool, as_json: bool, **se
 
     statuses = (PromptStatus.FAILED, PromptStatus.CANCELLED) if cancelled else (PromptStatus.FAILED,)
     selection = selection_of(statuses, **selected)
-    queued, others = with_database(config_path, partial(_retry, selection=selection))
+    queued, others = with_database(config_path, partial(_retry, selection=selection), doing="queueing prompts again")
     _tell(queued, others, as_json=as_json)
     return NOT_RETRIED if others else 0
 
@@ -65,8 +70,8 @@ def _reason(status: str | None) -> str:
 
 def _tell(queued: int, others: dict[str, str], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"queued": queued, "not_queued": others}))
+        say_json({"queued": queued, "not_queued": others})
         return
     for custom_id, reason in others.items():
-        click.echo(f"{custom_id}: {reason}", err=True)
+        click.echo(harmless(f"{custom_id}: {reason}"), err=True)
     click.echo(f"{queued} prompt{'' if queued == 1 else 's'} queued again")

@@ -6,11 +6,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.screen import harmless, say_json
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+EPILOG = """\b
+--json prints one object per setting, on a line of its own:
+  key     such as "polling.min_seconds"
+  value   what is in force
+  origin  "default", or the file or variable it comes from
+"""
 
-@click.command("config")
+
+@click.command("config", epilog=EPILOG)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per setting.")
 @click.pass_obj
 def command(config_path: Path | None, *, as_json: bool) -> None:
@@ -22,6 +31,6 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     for setting in settings:
         value = json.dumps(setting.value, ensure_ascii=False)
         if as_json:
-            click.echo(json.dumps({"key": setting.key, "value": setting.value, "origin": setting.origin}))
+            say_json({"key": setting.key, "value": setting.value, "origin": setting.origin})
         else:
-            click.echo(f"{setting.key:<{width}}  {value}  ({setting.origin})")
+            click.echo(harmless(f"{setting.key:<{width}}  {value}  ({setting.origin})"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import as_json
+from orchestrator.cli.screen import say_json, wrapped
+from orchestrator.cli.tables import MODEL_CHARACTERS, shortened
 from orchestrator.core.model import PromptStatus
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 ROWS_SHOWN = 20
 TROUBLE_SHOWN = 5
+REASON_CHARACTERS = 160
 STATUSES = tuple(status.value for status in PromptStatus)
 EPILOG = """\b
 --json prints one object:
@@ -33,6 +35,8 @@ EPILOG = """\b
   at        the time of this look (all times are UTC, ISO 8601)
   prompts   {"queued", "batched", "done", "failed", "cancelled"}: how many
   tags      [{"tag", and the same five}], tag null for prompts without
+  rates     {"last_minute", "last_hour"}, each {"done", "failed"}: how many
+            prompts ended so
   batches   [{"id", "key", "provider", "endpoint", "model",
             "completion_window", "status", "remote_status",
             "remote_batch_id", "lines", "lines_received", "remote_total",
@@ -57,6 +61,7 @@ class Look:
     at_ms: int
     prompts: Mapping[str, int]
     tags: Mapping[str | None, Mapping[str, int]]
+    rates: Mapping[str, Mapping[str, int]]
     batches: Sequence[ActiveBatch]
     pauses: Sequence[ProviderState]
     errors: Sequence[Trouble]
@@ -77,17 +82,17 @@ class Look:
 def command(config_path: Path | None, /, *, watch: bool, interval: float, as_json: bool) -> None:
     """Show where the queue stands.
 
-    Prompts by status and tag, batches under way, paused providers and what to do, the last errors. Works while a daemon
-    runs, and when none does.
+    Prompts by status and tag, how many ended of late, batches under way, paused providers and what to do, the last
+    errors. Works while a daemon runs, and when none does.
     """
     if watch:
         _watch(config_path, interval, as_json=as_json)
         return
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
 
-    look = with_database(config_path, look_at)
+    look = with_database(config_path, look_at, doing="counting prompts")
     if as_json:
-        click.echo(json.dumps(as_object(look), ensure_ascii=False))
+        say_json(as_object(look))
     else:
         _show(look)
 
@@ -103,15 +108,17 @@ def _watch(config_path: Path | None, interval: float, *, as_json: bool) -> None:
 
 
 async def look_at(database: Database, _loaded: Loaded) -> Look:
-    from orchestrator.store.overview import count_by_tag, list_active_batches, list_trouble  # noqa: PLC0415
+    from orchestrator.store.overview import count_prompts, list_active_batches, list_trouble  # noqa: PLC0415
     from orchestrator.store.providers import list_provider_states  # noqa: PLC0415
 
-    tags = await database.read(count_by_tag)
+    at_ms = int(time.time() * 1000)
+    counts = await database.read(partial(count_prompts, now_ms=at_ms))
     return Look(
         database=database.url.render_as_string(),
-        at_ms=int(time.time() * 1000),
-        prompts={status: sum(counts[status] for counts in tags.values()) for status in STATUSES},
-        tags=tags,
+        at_ms=at_ms,
+        prompts={status: sum(each[status] for each in counts.tags.values()) for status in STATUSES},
+        tags=counts.tags,
+        rates=counts.ended,
         batches=await database.read(list_active_batches),
         pauses=[state for state in (await database.read(list_provider_states)).values() if state.pauses],
         errors=await database.read(lambda connection: list_trouble(connection, TROUBLE_SHOWN)),
@@ -128,6 +135,7 @@ def as_object(look: Look) -> dict[str, Any]:
         "at": iso(look.at_ms),
         "prompts": dict(look.prompts),
         "tags": [{"tag": tag, **counts} for tag, counts in look.tags.items()],
+        "rates": look.rates,
         "batches": [_batch_object(batch, look.at_ms) for batch in look.batches],
         "pauses": [_pause_object(state) for state in look.pauses],
         "errors": [_error_object(trouble) for trouble in look.errors],
@@ -171,45 +179,58 @@ def _show(look: Look) -> None:
 
     for part in parts(look):
         if isinstance(part, str):
-            click.echo(part)
+            click.echo(f"{wrapped(part)}\n")
         else:
             show_table(*part)
 
 
-def parts(look: Look) -> Iterator[Block | str]:
-    """What is shown, one under the other: tables and lines."""
-    yield f"prompts in {look.database}", ["tag", *STATUSES], _prompt_rows(look)
+def parts(look: Look, most: int = ROWS_SHOWN) -> Iterator[Block | str]:
+    """What is shown, one under the other: tables of so many rows at most, and lines."""
+    yield f"prompts in {look.database}", ["tag", *STATUSES], _prompt_rows(look, most)
+    if any(look.rates["last_hour"].values()):
+        yield "ended in the " + "; ".join(_rate(name, ended) for name, ended in look.rates.items())
     if look.batches:
         columns = ["batch", "provider", "model", "status", "received", "at provider", "age"]
-        yield "batches under way", columns, _first([_batch_row(batch, look.at_ms) for batch in look.batches])
+        rows = [_batch_row(batch, look.at_ms) for batch in look.batches]
+        yield "batches under way", columns, _first(rows, most)
     if look.pauses:
         pauses = [_pause_object(state) for state in look.pauses]
         rows = [[pause[name] for name in ("provider", "since", "next_try_at")] for pause in pauses]
         yield "paused providers", ["provider", "since", "next try"], rows
         for pause in pauses:
-            yield f"{pause['provider']}: {pause['reason']}: {pause['remedy']}; it goes on by itself"
+            reason = shortened(pause["reason"] or "paused", REASON_CHARACTERS)
+            yield f"{pause['provider']}: {reason}: {pause['remedy']}; it goes on by itself"
     if look.errors:
         columns = ["ago", "batch", "prompt", "fault", "message"]
         rows = [
             [duration((look.at_ms - e.at_ms) / 1000), _text(e.batch_id), e.custom_id, e.fault, e.message]
-            for e in look.errors
+            for e in look.errors[:most]
         ]
         yield "last errors", columns, rows
 
 
-def _prompt_rows(look: Look) -> list[list[object]]:
+def _rate(window: str, ended: Mapping[str, int]) -> str:
+    told = ", ".join(f"{count} {status}" for status, count in ended.items())
+    return f"{window.replace('_', ' ')}: {told}"
+
+
+def _prompt_rows(look: Look, most: int) -> list[list[object]]:
     """Every tag's counts, the largest first, and their sum."""
     total = ["total", *look.prompts.values()]
     by_size = sorted(look.tags.items(), key=lambda item: -sum(item[1].values()))
-    rows = [["(no tag)" if tag is None else tag, *counts.values()] for tag, counts in by_size]
-    return [*_first(rows), total] if set(look.tags) - {None} else [total]
+    rows: list[list[object]] = [[_label(tag), *counts.values()] for tag, counts in by_size]
+    return [*_first(rows, most), total] if set(look.tags) - {None} else [total]
 
 
-def _first(rows: list[list[object]]) -> list[list[object]]:
-    if len(rows) <= ROWS_SHOWN:
+def _label(tag: str | None) -> str:
+    return "(no tag)" if tag is None else tag or '""'
+
+
+def _first(rows: list[list[object]], most: int) -> list[list[object]]:
+    if len(rows) <= most:
         return rows
     blank = [None] * (len(rows[0]) - 1)
-    return [*rows[:ROWS_SHOWN], [f"… {len(rows) - ROWS_SHOWN} more", *blank]]
+    return [*rows[:most], [f"… {len(rows) - most} more", *blank]]
 
 
 def _batch_row(batch: ActiveBatch, now_ms: int) -> list[object]:
@@ -217,7 +238,7 @@ def _batch_row(batch: ActiveBatch, now_ms: int) -> list[object]:
     return [
         str(batch.id),
         batch.provider,
-        batch.model or "several",
+        shortened(batch.model, MODEL_CHARACTERS) if batch.model else "several",
         batch.remote_status if batch.status == "submitted" and batch.remote_status else batch.status,
         f"{batch.lines_received}/{batch.lines}",
         "" if batch.remote_total is None else f"{ended}/{batch.remote_total}",

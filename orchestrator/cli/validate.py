@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from orchestrator.cli.options import TEXT, as_json
 from orchestrator.cli.reading import Report, check_known, counted, parsed_template, read_all, reader, size_of
+from orchestrator.cli.screen import say_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ def _tell(found: Findings, files: int, *, as_json: bool) -> None:
             "models": [{"model": model, "prompts": prompts} for model, prompts in models],
             "lanes": lanes,
         }
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
         return
     _show(models, lanes)
     click.echo(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from orchestrator.cli.screen import harmless, say_json
 from orchestrator.cli.status import as_object, iso, look_at, parts
-from orchestrator.config.fields import shown
-from orchestrator.core.model import PromptStatus
+from orchestrator.cli.tables import SHOWN_CHARACTERS, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
     from orchestrator.config import Loaded
     from orchestrator.store.database import Database
 
-ENDED = (PromptStatus.DONE, PromptStatus.FAILED, PromptStatus.CANCELLED)
 BATCHES_TOLD = 3
+TABLES, LINES_BESIDE_ROWS, LINES_OF_PAUSES = 3, 18, 8
+"""Tables whose length can grow; titles, heads, sums and blank lines around their rows."""
 
 
 async def watch(database: Database, loaded: Loaded, *, interval: float, as_json: bool) -> None:
@@ -46,8 +46,11 @@ def _lines(*, as_json: bool) -> Iterator[Callable[[Look], None]]:
         nonlocal last
         line = told(look)
         if line != last:
-            click.echo(json.dumps(as_object(look), ensure_ascii=False) if as_json else f"{iso(look.at_ms)} {line}")
             last = line
+            if as_json:
+                say_json(as_object(look))
+            else:
+                click.echo(f"{iso(look.at_ms)} {line}")
 
     yield show
 
@@ -63,7 +66,7 @@ def told(look: Look) -> str:
     words += [f"{state.name} paused: {state.pause_reason}" for state in look.pauses]
     if look.errors:
         words.append(f"last error: {look.errors[0].message}")
-    return shown("; ".join(words))
+    return shortened(harmless("; ".join(words)), SHOWN_CHARACTERS)
 
 
 # ---------------------------------------------------------------- on a terminal
@@ -73,28 +76,23 @@ def told(look: Look) -> str:
 def _live() -> Iterator[Callable[[Look], None]]:
     from rich.live import Live  # noqa: PLC0415
 
-    first: Look | None = None
     with Live(auto_refresh=False, vertical_overflow="crop") as live:
 
         def show(look: Look) -> None:
-            nonlocal first
-            first = first or look
-            live.update(_drawn(look, first), refresh=True)
+            live.update(_drawn(look, live.console.height), refresh=True)
 
         yield show
 
 
-def _drawn(look: Look, first: Look) -> Group:
+def _drawn(look: Look, height: int) -> Group:
+    """Everything on one screen: each table gets its share of the lines."""
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     from orchestrator.cli.tables import drawn  # noqa: PLC0415
 
-    shown_parts = [Text(part) if isinstance(part, str) else drawn(*part) for part in parts(look)]
-    return Group(*shown_parts, Text(f"{iso(look.at_ms)}  {_rate(look, first)}  Ctrl-C ends", style="dim"))
-
-
-def _rate(look: Look, first: Look) -> str:
-    seconds = (look.at_ms - first.at_ms) / 1000
-    ended = sum(look.prompts[status] for status in ENDED) - sum(first.prompts[status] for status in ENDED)
-    return f"{max(0, ended) * 60 / seconds:.1f} prompts a minute" if seconds else ""
+    shown: list[Text | Group] = [Text(f"{iso(look.at_ms)}  Ctrl-C ends", style="dim")]
+    taken = LINES_BESIDE_ROWS + (LINES_OF_PAUSES if look.pauses else 0)
+    for part in parts(look, most=max(1, (height - taken) // TABLES)):
+        shown += [Text(""), Text(harmless(part)) if isinstance(part, str) else drawn(*part, one_line=True)]
+    return Group(*shown)

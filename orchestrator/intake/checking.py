@@ -10,6 +10,7 @@ from orchestrator.config.fields import shown
 from orchestrator.core.admission import Placed, place
 from orchestrator.core.lines import InvalidPrompt
 from orchestrator.core.model import Lane, Prompt
+from orchestrator.intake.naming import DIGEST_BYTES, name_of, new_run, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.intake.rows import Row
 
 SENT = ("prompt", "system", "body", "model", "endpoint", "completion_window", "provider")
-NAMELESS = "p-00000000000-0000000000000000"
-"""As long as the custom_id that the table makes up."""
+NAMELESS = name_of(source_of(b""), new_run(0, 0), 0, "0" * 2 * DIGEST_BYTES)
+"""As long as every custom_id that `enqueue` makes up."""
 
 
 @dataclass(slots=True)

@@ -25,13 +25,17 @@ TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MB: shorten it"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the user's: its row, or the mistake in it. `nbytes` is what was read for it."""
+    """One line of the user's: its row, or the mistake in it. `nbytes` is what was read for it.
+
+    `stored` tells that an earlier run stored its row.
+    """
 
     file: str
     line: int
     row: Row | None
     mistake: str
     nbytes: int
+    stored: bool = False
 
     @property
     def where(self) -> str:

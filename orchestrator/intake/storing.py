@@ -26,12 +26,11 @@ TAKEN = 'custom_id "{}" exists already: use another, or pass --on-conflict skip'
 
 @dataclass(slots=True)
 class Totals:
-    """What became of the lines so far. `nameless` rows had no custom_id, `modelless` ones no model of their own."""
+    """What became of the lines so far. `modelless` rows that were stored have no model of their own."""
 
     enqueued: int = 0
     skipped: int = 0
     bad_lines: int = 0
-    nameless: int = 0
     modelless: int = 0
     nbytes: int = 0
     last: Entry | None = None
@@ -77,14 +76,15 @@ async def store(
 
 
 async def _store_chunk(database: Database, chunk: list[Entry], plan: Plan, totals: Totals) -> list[tuple[str, str]]:
-    rows = [(entry, entry.row) for entry in chunk if entry.row is not None]
+    rows = [(entry, entry.row) for entry in chunk if entry.row is not None and not entry.stored]
     columns = [{**msgspec.structs.asdict(row), **plan.fixed} for _, row in rows]
     taken = await database.write(partial(insert_new, rows=columns)) if columns else set()
     stored = [row for index, (_, row) in enumerate(rows) if index not in taken]
     mistakes = {id(entry): entry.mistake for entry in chunk if entry.row is None}
     if not plan.skip:
         mistakes |= {id(rows[index][0]): TAKEN.format(shown(rows[index][1].custom_id or "")) for index in taken}
-    _count(totals, chunk, stored, len(taken) if plan.skip else 0, len(mistakes))
+    passed_over = sum(entry.stored and entry.row is not None for entry in chunk)
+    _count(totals, chunk, stored, passed_over + (len(taken) if plan.skip else 0), len(mistakes))
     return [(entry.where, mistakes[id(entry)]) for entry in chunk if id(entry) in mistakes]
 
 
@@ -92,17 +92,12 @@ def _count(totals: Totals, chunk: list[Entry], stored: list[Row], skipped: int, 
     totals.enqueued += len(stored)
     totals.skipped += skipped
     totals.bad_lines += bad_lines
-    totals.nameless += sum(row.custom_id is None for row in stored)
     totals.modelless += sum(not row.names_model for row in stored)
     totals.nbytes += sum(entry.nbytes for entry in chunk)
     totals.last = chunk[-1]
 
 
 def _how_to_go_on(totals: Totals) -> str:
-    """Whoever has no custom_id cannot be told from a new prompt, so that such files go on by line."""
     if totals.last is None or not totals.enqueued:
-        return "no prompt is stored"
-    stored = f"{totals.enqueued} prompts are stored, all up to {totals.last.where}"
-    if totals.nameless:
-        return f"{stored}; to go on, leave out what is stored (tail -n +{totals.last.line + 1})"
-    return f"{stored}; run it again with --on-conflict skip to go on"
+        return "no prompt was stored"
+    return f"{totals.enqueued} prompts are stored, all up to {totals.last.where}; run it again with --resume to go on"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, exc, insert, select
+from sqlalchemy import bindparam, exc, func, insert, select
 
 from orchestrator.errors import StoreError
 from orchestrator.store.database import execute_many
@@ -38,6 +38,13 @@ async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]
     except exc.IntegrityError as error:
         raise StoreError(f"the table prompts refuses a row: {error.orig}: correct it or the table's rules") from error
     return refused
+
+
+async def greatest_custom_id(connection: AsyncConnection, low: str, high: str) -> str | None:
+    """The greatest custom_id from `low` to below `high`; one look into its index."""
+    found = select(func.max(prompts.c.custom_id)).where(prompts.c.custom_id >= low, prompts.c.custom_id < high)
+    greatest: str | None = (await connection.execute(found)).scalar_one()
+    return greatest
 
 
 async def _taken(connection: AsyncConnection, custom_ids: Sequence[str]) -> set[str]:

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
 REPLIES_LOOKED_AT = 1000
 BATCH_COLUMNS = ("id", "endpoint", "status", "lines", "lines_done", "lines_failed", "lines_resent")
 
+WINDOWS = {"last_minute": 60, "last_hour": 3600}
+"""How long each is, in seconds."""
+ANSWERED = (PromptStatus.DONE.value, PromptStatus.FAILED.value)
+
 _batches = table("batches", *(column(name) for name in BATCH_COLUMNS))
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Prompts by tag and status, every status named, and how many ended `done` and `failed` within each of WINDOWS."""
+
+    tags: dict[str | None, dict[str, int]]
+    ended: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +69,33 @@ class Trouble:
     message: str
 
 
-async def count_by_tag(connection: AsyncConnection) -> dict[str | None, dict[str, int]]:
-    """Prompts by tag and status, every status named; reads each prompt's tag, which takes a second per million."""
+async def count_prompts(connection: AsyncConnection, now_ms: int) -> Counts:
+    """Every prompt, by tag and status; reads each prompt's tag, which takes a second per million.
+
+    What ended of late is counted on the same walk: no index knows the order of ending.
+    """
+    late = [
+        func.count().filter(prompt_states.c.finished_at_ms > now_ms - seconds * 1000) for seconds in WINDOWS.values()
+    ]
     counted = (
-        select(utf8(prompts.c.tag), prompt_states.c.status, func.count())
+        select(utf8(prompts.c.tag), prompt_states.c.status, func.count(), *late)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .group_by(prompts.c.tag, prompt_states.c.status)
         .order_by(prompts.c.tag)
     )
-    found: dict[str | None, dict[str, int]] = {}
-    for tag, status, count in await connection.execute(counted):
+    found = Counts({}, {window: dict.fromkeys(ANSWERED, 0) for window in WINDOWS})
+    for tag, status, count, *ended in await connection.execute(counted):
         name = None if tag is None else tag.decode(errors="replace")
-        found.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
+        found.tags.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
+        if status in ANSWERED:
+            for window, number in zip(WINDOWS, ended, strict=True):
+                found.ended[window][status] += number
     return found
+
+
+async def newest_prompt(connection: AsyncConnection) -> int:
+    """The id of the last prompt that came in, 0 when there is none."""
+    return int((await connection.execute(select(func.coalesce(func.max(prompts.c.id), 0)))).scalar_one())
 
 
 async def list_active_batches(connection: AsyncConnection) -> list[ActiveBatch]:

@@ -2,6 +2,8 @@ import contextlib
 import io
 import json
 import os
+import pty
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +16,8 @@ import pytest
 from orchestrator.cli import main
 
 PROGRAM = (sys.executable, "-m", "orchestrator")
+IMPATIENT = (sys.executable, "-c", "from orchestrator.cli import main, screen\nscreen.QUIET_SECONDS = -1\nmain()")
+"""The program, but whatever shows progress does so at once."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,10 @@ def process():
     """Start a command as a process of its own; whatever is left of it is killed at the end."""
     started = []
 
-    def process(*words, **settings):
+    def process(*words, impatient=False, **settings):
+        program = IMPATIENT if impatient else PROGRAM
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        running = subprocess.Popen((*PROGRAM, *map(str, words)), **{**pipes, **settings})
+        running = subprocess.Popen((*program, *map(str, words)), **{**pipes, **settings})
         started.append(running)
         return running
 
@@ -113,6 +118,30 @@ def process():
     for running in started:
         running.kill()
         running.communicate()
+
+
+@pytest.fixture
+def on_terminal(process):
+    """Run a command with these of its streams on a terminal of 80 columns; `out` is what was drawn there, unstyled."""
+
+    def on_terminal(*words, streams=("stdout", "stderr"), impatient=False):
+        here, there = pty.openpty()
+        settings = {
+            **dict.fromkeys(streams, there),
+            "env": {**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"},
+        }
+        running = process(*words, impatient=impatient, **settings)
+        os.close(there)
+        drawn = b""
+        with contextlib.suppress(OSError):  # the terminal is gone with the process
+            while piece := os.read(here, 65536):
+                drawn += piece
+        os.close(here)
+        out, err = running.communicate(timeout=60)
+        text = re.sub(r"\x1b\[[01]m", "", drawn.decode()).replace("\r\n", "\n")
+        return Said(running.returncode, text, ((out or b"") + (err or b"")).decode())
+
+    return on_terminal
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
+import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from orchestrator.cli import COMMANDS
+from orchestrator.core.model import Fault
 
 HEAVY = ("sqlalchemy", "aiohttp", "alembic", "rich", "aiosqlite")
 
@@ -39,3 +42,66 @@ def test_a_file_that_is_no_database_is_one_line(command, folder, words):
     said = command(*words)
     assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
     assert "not a database" in said.err
+
+
+def keys_of(found):
+    """Every key of an object and of what stands in it."""
+    if isinstance(found, list):
+        return {key for each in found for key in keys_of(each)}
+    return set(found) | keys_of([*found.values()]) if isinstance(found, dict) else set()
+
+
+REPORTS = {
+    "enqueue": ({"enqueued", "skipped", "bad_lines", "files"}, "enqueue --prompt x"),
+    "validate": ({"files", "lines", "prompts", "bad_lines", "bytes", "batches", "models", "lanes"}, "validate a.jsonl"),
+    "status": ({"database", "at", "prompts", "tags", "rates", "batches", "pauses", "errors"}, "status"),
+    "failures": ({"failures"}, "failures"),
+    "batches": ({"batches"}, "batches"),
+    "batches ID": ({"batch", "outcomes"}, "batches 1"),
+    "retry": ({"queued", "not_queued"}, "retry --all"),
+    "cancel": ({"cancelled", "being_cancelled", "batches", "not_recalled"}, "cancel --tag a"),
+    "check": ({"ok", "checks"}, "check"),
+    "config": ({"key", "value", "origin"}, "config"),
+    "migrate": ({"before", "after"}, "migrate"),
+    "migrate --check": ({"current", "newest"}, "migrate --check"),
+}
+"""The keys of the one object that each prints with --json: scripts rely on them."""
+
+
+@pytest.fixture
+def reported(queue, write):
+    """Something of everything that a report tells of."""
+    write("a.jsonl", '{"prompt": "a", "model": "m"}\n')
+    queue.add("failed-1", tag="a")
+    queue.end("failed-1", "failed", fault="server", error_message="no", batch_id=1)
+    queue.add("in-batch", tag="a")
+    queue.sql(
+        "INSERT INTO lanes (provider, endpoint, completion_window, model) VALUES ('doubleword', '/v1/x', '1h', '')"
+    )
+    queue.sql(
+        "INSERT INTO batch_states (key, lane_id, status, remote_batch_id, created_at_ms, last_error, last_error_at_ms)"
+        " VALUES ('k', 1, 'submitted', 'r', 1, 'e', 1)"
+    )
+    queue.sql("UPDATE prompt_states SET status = 'batched', batch_id = 1 WHERE prompt_id = 2")
+    queue.sql("INSERT INTO provider_states (name, pauses, pause_reason) VALUES ('doubleword', 1, 'r')")
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_json_has_the_keys_that_the_help_names(command, reported, name):
+    keys, words = REPORTS[name]
+    told = json.loads(command(*words.split(), "--json").out.splitlines()[0])
+    assert set(told) == keys
+    help_text = command(name.split()[0], "--help").out.partition("--json prints")[2]
+    assert {key for key in keys_of(told) - {*Fault} if not re.search(rf"\b{key}\b", help_text)} == set()
+
+
+def test_every_command_that_reports_in_json_is_among_them(command):
+    reporting = {name for name in COMMANDS if "--json prints" in command(name, "--help").out}
+    assert reporting == {name.split()[0] for name in REPORTS}
+    assert {name for name in COMMANDS if "--json" in command(name, "--help").out} == reporting | {"results"}
+
+
+def test_the_help_names_every_key_of_a_result(command, reported):
+    help_text = command("results", "--help").out
+    told = [json.loads(line) for line in command("results", "--json").out.splitlines()]
+    assert {key for key in keys_of(told) if not re.search(rf"\b{key}\b", help_text)} == set()

@@ -1,6 +1,5 @@
 import json
 import os
-import pty
 import re
 import resource
 import signal
@@ -72,10 +71,13 @@ def test_the_body_of_a_batch_line_is_stored_byte_for_byte(command, queue, write)
     assert (stored["body"], stored["endpoint"]) == (body, "/v1/embeddings")
 
 
-def test_rows_without_custom_id_and_endpoint_get_those_of_the_table_and_the_settings(command, queue, write):
+def test_rows_without_custom_id_are_named_by_their_line_and_without_endpoint_go_where_the_settings_say(
+    command, queue, write
+):
     command("enqueue", write("a.jsonl", '{"prompt": "a", "model": "m"}\n{"prompt": "b", "model": "m"}\n'))
     stored = queue.prompts()
-    assert all(re.fullmatch(r"p-[0-9a-f-]+", row["custom_id"]) for row in stored)
+    assert [int(row["custom_id"].split("-")[3]) for row in stored] == [1, 2]
+    assert all(re.fullmatch(r"e-[0-9a-f]{8}-[0-9a-f]{15}-[0-9]{10}-[0-9a-f]{12}", row["custom_id"]) for row in stored)
     assert [row["endpoint"] for row in stored] == [None, None]
     assert [row["priority"] for row in stored] == [0, 0]
 
@@ -190,7 +192,7 @@ def test_prompts_that_no_model_is_known_for_are_noted(command, queue, folder, wr
     assert said.code == 0
     assert said.err.startswith("note: 1 prompt without a model will fail as invalid: pass --model")
     (folder / "orchestrator.toml").write_text('[defaults]\nmodel = "m"\n')
-    assert command("enqueue", "a.jsonl").err == ""
+    assert "model" not in command("enqueue", "a.jsonl").err
 
 
 def test_a_transaction_takes_a_thousand_rows_or_eight_megabytes():
@@ -212,6 +214,7 @@ def test_a_transaction_takes_a_thousand_rows_or_eight_megabytes():
         ((".",), "is a directory"),
         (("--prompt", "x", "--lines"), "leave them out beside --prompt"),
         (("--prompt", "x", "--template", "{a}"), "leave them out beside --prompt"),
+        (("--prompt", "x", "--resume"), "leave them out beside --prompt"),
         (("a.jsonl", "--lines", "--csv"), "leave one out"),
         (("a.jsonl", "--template", "none"), "it has no field"),
         (("a.jsonl", "--template", "{"), "write {field}"),
@@ -239,7 +242,7 @@ def test_a_table_with_rules_of_its_own_refuses_in_one_line(command, queue, write
     assert said.code == 1
     assert said.err.count("\n") == 1
     assert "the table prompts refuses a row: mine" in said.err
-    assert "1000 prompts are stored, all up to a.jsonl:1000; run it again with --on-conflict skip" in said.err
+    assert "1000 prompts are stored, all up to a.jsonl:1000; run it again with --resume to go on" in said.err
     assert len(queue.prompts()) == 1000
 
 
@@ -256,7 +259,7 @@ def test_a_full_disk_says_how_many_are_stored_and_how_to_go_on(process, queue, w
     stored = len(queue.prompts())
     assert 0 < stored < 30_000
     assert f"{stored} prompts are stored, all up to a.jsonl:{stored}; ".encode() in err
-    assert b"run it again with --on-conflict skip to go on" in err
+    assert b"run it again with --resume to go on" in err
 
 
 def interrupted(process, queue, feed):
@@ -278,14 +281,8 @@ def test_an_interruption_while_reading_says_how_many_are_stored_and_how_to_go_on
     assert (code, len(queue.prompts())) == (1, 1000)
     assert err == (
         "orchestrator: interrupted; 1000 prompts are stored, all up to stdin:1000; "
-        "run it again with --on-conflict skip to go on\n"
+        "run it again with --resume to go on\n"
     )
-
-
-def test_rows_without_custom_id_go_on_by_line_after_an_interruption(process, queue):
-    code, err = interrupted(process, queue, b'{"prompt": "a"}\n' * 1500)
-    assert (code, len(queue.prompts())) == (1, 1000)
-    assert "to go on, leave out what is stored (tail -n +1001)" in err
 
 
 def test_an_interruption_between_reads_is_kept_until_the_next_read():
@@ -317,35 +314,21 @@ def test_memory_stays_flat_over_a_long_file(folder, queue):
     assert int(out.split()[-2]) < 120_000
 
 
-def on_terminal(process, *words):
-    """What the command draws on a terminal of 80 columns that its stderr is."""
-    here, there = pty.openpty()
-    running = process(*words, stderr=there, env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"})
-    os.close(there)
-    drawn = b""
-    while True:
-        try:
-            piece = os.read(here, 65536)
-        except OSError:
-            break
-        if not piece:
-            break
-        drawn += piece
-    os.close(here)
-    out, _err = running.communicate(timeout=60)
-    return out.decode(), drawn.decode()
+def test_a_bar_is_drawn_on_a_terminal(on_terminal, queue, write):
+    write("a.jsonl", rows(3_000, model="m") + "bad\n")
+    said = on_terminal("enqueue", "a.jsonl", streams=("stderr",), impatient=True)
+    assert said.err.startswith("3000 prompts enqueued")
+    assert "━" in said.out
+    assert re.search(r"\d+%", said.out)
+    assert "a.jsonl:3001: not valid JSON" in said.out
 
 
-def test_a_bar_is_drawn_on_a_terminal_when_it_takes_long(process, queue, write):
-    write("a.jsonl", rows(40_000, model="m") + "bad\n")
-    out, drawn = on_terminal(process, "enqueue", "a.jsonl")
-    assert out.startswith("40000 prompts enqueued")
-    assert "━" in drawn
-    assert re.search(r"\d+%", drawn)
-    assert "a.jsonl:40001: not valid JSON" in drawn
+def test_no_bar_is_drawn_before_it_takes_long(on_terminal, queue, write):
+    write("a.jsonl", rows(10, model="m"))
+    assert on_terminal("enqueue", "a.jsonl", streams=("stderr",)).out == ""
 
 
 def test_no_bar_is_drawn_in_a_pipe(process, queue, write):
-    write("a.jsonl", rows(40_000, model="m"))
-    _out, err = process("enqueue", "a.jsonl").communicate(timeout=60)
+    write("a.jsonl", rows(3_000, model="m"))
+    _out, err = process("enqueue", "a.jsonl", impatient=True).communicate(timeout=60)
     assert err == b""

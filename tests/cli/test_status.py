@@ -1,10 +1,9 @@
-import os
-import pty
 import re
 import sqlite3
 import time
 
 import pytest
+from rich.cells import cell_len
 
 from orchestrator.cli.status import duration
 
@@ -99,12 +98,42 @@ def test_json_tells_the_last_errors_newest_first(command, busy):
     ]
 
 
-def test_every_key_that_json_prints_is_in_the_help(command, busy):
-    help_text = command("status", "--help").out
-    told = command("status", "--json").json
-    objects = [told, *(each for value in told.values() if isinstance(value, list) for each in value)]
-    keys = {key for each in objects for key in each}
-    assert {key for key in keys if not re.search(rf"\b{key}\b", help_text)} == set()
+@pytest.fixture
+def ending(queue):
+    """Prompts that ended at different times."""
+    now_ms = int(time.time() * 1000)
+    ends = [
+        ("done", 30),
+        ("done", 40),
+        ("failed", 20),
+        ("done", 1800),
+        ("failed", 3500),
+        ("done", 3700),
+        ("cancelled", 5),
+    ]
+    for number, (status, seconds) in enumerate(ends):
+        queue.add(f"q-{number}", tag=f"t-{number % 2}")
+        queue.end(f"q-{number}", status)
+        queue.sql(
+            "UPDATE prompt_states SET finished_at_ms = ? WHERE prompt_id = ?", now_ms - seconds * 1000, number + 1
+        )
+    return queue
+
+
+def test_json_tells_how_many_ended_in_the_last_minute_and_hour(command, ending):
+    assert command("status", "--json").json["rates"] == {
+        "last_minute": {"done": 2, "failed": 1},
+        "last_hour": {"done": 3, "failed": 2},
+    }
+
+
+def test_rates_are_told_in_a_line(command, ending):
+    assert "\nended in the last minute: 2 done, 1 failed; last hour: 3 done, 2 failed\n\n" in command("status").out
+
+
+def test_a_prompt_that_is_queued_again_has_not_ended(command, ending):
+    command("retry", "--all")
+    assert command("status", "--json").json["rates"]["last_hour"] == {"done": 3, "failed": 0}
 
 
 def test_a_pipe_gets_plain_text(command, busy):
@@ -152,8 +181,22 @@ def test_bytes_and_control_characters_in_tags_cannot_spoil_the_screen(command, q
     queue.sql("INSERT INTO prompts (prompt, tag) VALUES ('p', CAST(x'61ff' AS TEXT)), ('p', char(27) || '[2J')")
     said = command("status")
     assert said.code == 0
-    assert "\\x1b[2J" in said.out
+    assert "\\u001b[2J" in said.out
     assert "\x1b" not in said.out
+
+
+def test_control_characters_in_the_reason_of_a_pause_cannot_either(command, busy):
+    busy.sql("UPDATE provider_states SET pause_reason = '402: ' || char(27) || '[2J no credit'")
+    said = command("status")
+    assert "doubleword: 402: \\u001b[2J no credit: add credit" in said.out
+    assert "\x1b" not in said.out
+
+
+def test_columns_stand_under_each_other_whatever_the_width_of_their_characters(command, queue):
+    for number, tag in enumerate(("plain", "日本語のタグ", "e\u0301")):
+        queue.add(f"q-{number}", tag=tag)
+    rows = command("status").out.splitlines()[1:-2]
+    assert len({cell_len(row) for row in rows}) == 1
 
 
 def test_old_failures_are_not_searched_for(command, queue):
@@ -177,23 +220,19 @@ def test_it_works_while_another_process_writes(command, busy):
     writer.close()
 
 
-def test_a_terminal_gets_tables_of_its_width(process, busy):
-    here, there = pty.openpty()
-    running = process("status", stdout=there, env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"})
-    os.close(there)
-    drawn = b""
-    try:
-        while piece := os.read(here, 65536):
-            drawn += piece
-    except OSError:
-        pass  # the terminal is gone with the process
-    os.close(here)
-    assert running.wait(timeout=30) == 0
-    text = re.sub(r"\x1b\[[01]m", "", drawn.decode())
-    tables = [line for line in text.splitlines() if not line.startswith("doubleword:")]
-    assert any("─" in line for line in tables)
-    assert max(map(len, tables)) <= 80
-    assert "\x1b" not in text
+def test_a_terminal_gets_tables_of_its_width_in_which_numbers_stay_whole(on_terminal, busy):
+    model = "organisation/a-model-with-a-name-of-great-length-32B-instruct"
+    busy.sql("UPDATE lanes SET model = ?, provider = 'provider-of-14'", model)
+    busy.sql("UPDATE prompts SET tag = ? WHERE id = 1", "日本語" * 20)
+    busy.sql(
+        "UPDATE batch_states SET lines = 50000, lines_done = 12345, remote_total = 50000, remote_completed = 12345"
+    )
+    busy.sql("UPDATE provider_states SET pause_reason = ?", "402: balance too low " * 10)
+    drawn = on_terminal("status").out
+    assert "\x1b" not in drawn
+    assert "─" in drawn
+    assert max(map(cell_len, drawn.splitlines())) <= 80
+    assert re.search(r"1 +provider-of-14 +organis\S+ +in_progress +12345/50000 +12345/50000 +3m \d+s", drawn)
 
 
 def test_a_missing_database_is_one_line(command, folder):

@@ -9,6 +9,7 @@ import time
 import pytest
 
 DEADLINE_SECONDS = 30
+LINES = 24
 
 
 class Terminal:
@@ -16,7 +17,7 @@ class Terminal:
 
     def __init__(self, process, *words):
         self.end, there = pty.openpty()
-        env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40", "NO_COLOR": "1"}
+        env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": str(LINES), "NO_COLOR": "1"}
         self.running = process(*words, stdout=there, env=env)
         os.close(there)
         self.drawn = b""
@@ -98,13 +99,37 @@ def test_batches_and_pauses_are_told(queue, watch):
 def test_a_terminal_is_redrawn_within_its_width(queue, process):
     queue.add("q-1", tag="a" * 60)
     terminal = Terminal(process, "status", "--watch", "--interval", "0.1")
-    terminal.until(r"total +1 +0 +0 +0 +0")
+    terminal.until(r"(?s)Ctrl-C ends.*total +1 +0 +0 +0 +0")
     queue.end("q-1")
-    terminal.until(r"total +0 +0 +1 +0 +0")
-    terminal.until(r"prompts a minute  Ctrl-C ends")
+    queue.sql("UPDATE prompt_states SET finished_at_ms = ?", int(time.time() * 1000))
+    terminal.until(r"(?s)total +0 +0 +1 +0 +0.*ended in the last minute: 1 done, 0 failed")
     assert terminal.stop() == 0
     assert max(map(len, terminal.text().replace("\r", "\n").splitlines())) <= 80
     assert terminal.running.stderr.read() == b"stopped\n"
+
+
+def test_everything_of_a_long_queue_is_seen_on_one_screen(queue, process):
+    for number in range(50):
+        queue.add(f"q-{number}", tag=f"{number} " + "日本語" * 30)
+        queue.end(f"q-{number}", "failed", fault="server", error_message="no such thing " * 20)
+    queue.sql("UPDATE prompt_states SET finished_at_ms = ?", int(time.time() * 1000))
+    queue.sql(
+        "INSERT INTO lanes (provider, endpoint, completion_window, model) VALUES ('d', '/v1/x', '1h', ?)", "m" * 99
+    )
+    row = "1, 'submitted', 50000, 12345, 'r' || i, 'in_progress', 50000, 1"
+    queue.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30) INSERT INTO batch_states (key,"
+        " lane_id, status, lines, lines_done, remote_batch_id, remote_status, remote_total, created_at_ms)"
+        f" SELECT 'k' || i, {row} FROM n"
+    )
+    terminal = Terminal(process, "status", "--watch", "--interval", "60")
+    terminal.until(r"total +0 +0 +0 +50 +0")
+    terminal.until("no such thing.*…")
+    frame = terminal.text().replace("\r", "").strip("\n")
+    assert terminal.stop() == 0
+    assert frame.count("\n") < LINES
+    for seen in ("Ctrl-C ends", "last minute: 0 done, 50 failed", "12345/50000", "batches under way", "last errors"):
+        assert seen in frame
 
 
 def test_a_missing_database_is_one_line(command, folder):
