@@ -21,7 +21,7 @@ MINUTES = 8.0
 
 @dataclass(frozen=True)
 class Mutation:
-    """`old` stands once in `file`; `theme` is the kind of trouble in which the guard is needed, `test` a pytest node."""
+    """`old` stands once in `file`; `theme` is the trouble in which the guard is needed, `test` a pytest node."""
 
     guard: str
     file: str
@@ -30,6 +30,30 @@ class Mutation:
     theme: str = "everything"
     test: str = ""
 
+
+INTENT_FIRST = """\
+    await _move(context, batch, BatchStatus.CREATING, empty_looks=0)
+    started = context.clock()
+    try:
+        remote = await client.create_batch(
+            batch.input_file_id or "", batch.lane.endpoint, batch.lane.completion_window, batch.key,
+            may_send=partial(require_lease, context, batch),
+        )  # fmt: skip
+    except ProviderError as error:
+        return await _create_failed(context, batch, error)
+"""
+INTENT_LAST = """\
+    started = context.clock()
+    try:
+        remote = await client.create_batch(
+            batch.input_file_id or "", batch.lane.endpoint, batch.lane.completion_window, batch.key,
+            may_send=partial(require_lease, context, batch),
+        )
+    except ProviderError as error:
+        await _delay(context, batch, str(error), 30)
+        return False
+    await _move(context, batch, BatchStatus.CREATING, empty_looks=0)
+"""
 
 MUTATIONS = (
     Mutation(
@@ -49,9 +73,9 @@ MUTATIONS = (
     Mutation(
         "the intent is committed before the call that creates a batch",
         "stages/submit.py",
-        "    await _move(context, batch, BatchStatus.CREATING, empty_looks=0)",
-        "    after = partial(_move, context, batch, BatchStatus.CREATING, empty_looks=0)",
-        theme="crashes",
+        INTENT_FIRST,
+        INTENT_LAST,
+        theme="network",
     ),
     Mutation(
         "a poll that failed changes nothing but the time of the next one",
@@ -202,10 +226,8 @@ def main():
         started = time.monotonic()
         found = noticed_by(mutation, chosen.minutes)
         missed += found is None
-        print(
-            f"{'MISSED' if found is None else 'caught':7} {time.monotonic() - started:4.0f} s  {mutation.guard}: {found}",
-            flush=True,
-        )
+        verdict, seconds = "MISSED" if found is None else "caught", time.monotonic() - started
+        print(f"{verdict:7} {seconds:4.0f} s  {mutation.guard}: {found}", flush=True)
     sys.exit(bool(missed))
 
 
