@@ -8,7 +8,7 @@ demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
 
 test: .venv/dev.stamp .venv/node.stamp ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/dev.stamp ## style
 	$(BIN)/ruff check .
