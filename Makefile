@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs package benchmark lint types contracts check coverage clean
+.PHONY: demo test docs package benchmark simulate mutations lint types contracts check coverage clean
 
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
@@ -37,6 +37,13 @@ package: .venv/dev.stamp ## build the sdist, from it the wheel, and run that in 
 		&& cp orchestrator-*/config.example.toml orchestrator.toml \
 		&& venv/bin/orchestrator migrate && TMPDIR="$$folder" venv/bin/orchestrator demo \
 		&& DOUBLEWORD_API_KEY=unused venv/bin/python -m orchestrator run --until-idle
+
+SEEDS ?= 2000
+simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with everything that can go wrong
+	$(BIN)/python tests/simulation/simulate.py --seeds 1-$(SEEDS)
+
+mutations: .venv/dev.stamp ## break each guard by one line and see that the tests notice
+	$(BIN)/python tests/simulation/mutations.py
 
 benchmark: .venv/run.stamp ## the whole loop, with its floor
 	$(BIN)/python benchmarks/whole_loop.py

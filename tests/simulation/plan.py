@@ -64,13 +64,14 @@ def draw(seed, theme=None, *, short=False):
     theme = theme or drawn
     dialect = "openai" if rng.random() < 0.3 else "doubleword"
     horizon = rng.choices((10 * MINUTE, 40 * MINUTE, 2 * HOUR, 12 * HOUR, 7 * DAY), weights=(8, 8, 6, 2, 1))[0]
-    horizon = min(horizon, 40 * MINUTE) if short else horizon
-    plan = Plan(dialect, horizon, prompts=rng.choice((3, 20, 60, 30 if short else 150)))
+    horizon = min(horizon, 20 * MINUTE) if short else horizon
+    plan = Plan(dialect, horizon, prompts=rng.choice((3, 8, 20) if short else (3, 20, 60, 150)))
     plan.daemons = rng.choice((2, 3)) if theme == "several" else 1
     plan.sandbox = _sandbox(rng, plan)
     plan.provider = _provider(rng)
-    plan.tables = _tables(rng, horizon)
-    plan.troubles = {kind: rng.uniform(0, 2 * count) for kind, count in THEMES[theme].items()}
+    plan.tables = _tables(rng, horizon, short=short)
+    share = 1.0 if short else 2.0
+    plan.troubles = {kind: rng.uniform(0, share * count) for kind, count in THEMES[theme].items()}
     return theme, plan
 
 
@@ -106,8 +107,9 @@ def _provider(rng):
     return changes
 
 
-def _tables(rng, horizon):
+def _tables(rng, horizon, *, short):
     polls = rng.choice(((30.0, 60.0), (120.0, 300.0), (120.0, 300.0))) if horizon < 12 * HOUR else (1000.0, 2000.0)
+    polls = (200.0, 300.0) if short else polls
     return {
         "defaults": {"model": "m"},
         "packing": {"linger_seconds": rng.choice((0.0, 5.0, 60.0)), "max_lines": rng.choice((3, 10, 50, 50_000))},

@@ -6,6 +6,7 @@ not even a `finally`, as after kill -9.
 
 import asyncio
 import contextvars
+import heapq
 
 PROCESS = contextvars.ContextVar("PROCESS", default=None)
 _GRAVEYARD = []
@@ -38,12 +39,12 @@ class Process:
         self.task = self.loop.create_task(coroutine, context=self.context)
         self.task.add_done_callback(lambda _task: self.ended.set(), context=contextvars.Context())
 
-    def step(self, callback, args):
+    def step(self, handle):
         """Whether the next step may be taken now; one of a frozen process is kept for later."""
         if self.dead:
             return False
         if self.frozen:
-            self.backlog.append((callback, args, contextvars.copy_context()))
+            self.backlog.append(handle)
             return False
         self.steps += 1
         if self.steps == self.freezes_at:
@@ -55,9 +56,8 @@ class Process:
     def thaw(self):
         """SIGCONT: everything that would have happened meanwhile happens now."""
         self.frozen, self.freezes_at = False, None
-        backlog, self.backlog = self.backlog, []
-        for callback, args, context in backlog:
-            self.loop.call_soon(callback, *args, context=context)
+        self.loop.again(self.backlog)
+        self.backlog = []
 
     def kill(self):
         """Belongings (connections, sockets) are lost at this moment; the system cleans up after them."""
@@ -95,6 +95,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self):
         return self.now
 
+    def again(self, handles):
+        self._ready.extend(handles)
+
     def _process_events(self, event_list):
         pass
 
@@ -102,16 +105,29 @@ class VirtualLoop(asyncio.BaseEventLoop):
         pass
 
     def _call_soon(self, callback, args, context):
-        return super()._call_soon(_step, (callback, args), context)
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def call_at(self, when, callback, *args, context=None):
-        return super().call_at(when, _step, callback, args, context=context)
+        timer = _Timer(when, callback, args, self, context)
+        timer._scheduled = True
+        heapq.heappush(self._scheduled, timer)
+        return timer
 
 
-def _step(callback, args):
-    process = PROCESS.get()
-    if process is None or process.step(callback, args):
-        callback(*args)
+class _Handle(asyncio.Handle):
+    def _run(self):
+        process = self._context.get(PROCESS)
+        if process is None or process.step(self):
+            super()._run()
+
+
+class _Timer(asyncio.TimerHandle):
+    def _run(self):
+        process = self._context.get(PROCESS)
+        if process is None or process.step(self):
+            super()._run()
 
 
 def _kept(loop, coroutine, context=None):
