@@ -45,11 +45,14 @@ def next_step(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int
         return Step.CANCEL
     if state is RemoteState.VALIDATING and _stuck(batch, patience, now_ms):
         return Step.REPLACE
+    # Before any news: a line that is counted and stands in no file is news for ever (F14, F18).
+    if state is RemoteState.CANCELLING and _overdue(batch, remote, patience, now_ms, times=2):
+        return Step.END
+    if state is not RemoteState.CANCELLING and _overdue(batch, remote, patience, now_ms):
+        return Step.CANCEL
     if state is not RemoteState.VALIDATING and patience.partial_output and has_news(batch, remote):
         return Step.COLLECT
-    if state is RemoteState.CANCELLING:  # a cancel that never ends must not hold its lines for ever (F14)
-        return Step.END if _overdue(batch, remote, patience, now_ms, times=2) else Step.WAIT
-    return Step.CANCEL if _overdue(batch, remote, patience, now_ms) else Step.WAIT
+    return Step.WAIT
 
 
 def has_news(batch: Batch, remote: RemoteBatch) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, case, func, insert, literal_column, or_, select, text, update
 
 from orchestrator.core.model import Batch, BatchStatus, Lane
-from orchestrator.core.states import BATCH_MOVES, before
+from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, before
 from orchestrator.errors import LeaseLost
 from orchestrator.store.tables import ACTIVE, batch_states, lanes, provider_states
 
@@ -151,6 +151,8 @@ async def move_batch(
 ) -> None:
     """Move a batch we hold to `after` as stage `by`, writing `values` with it. Raises LeaseLost when it is not ours."""
     legal = before(after, by, BATCH_MOVES)
+    if after in BATCH_ENDS:
+        values["lease_until_ms"] = 0
     mine = and_(batch_states.c.id == batch.id, batch_states.c.fence == batch.fence, batch_states.c.status.in_(legal))
     moved = update(batch_states).where(mine).values(status=after, **values)
     if (await connection.execute(moved)).rowcount != 1:

@@ -71,7 +71,9 @@ def remote(status, **values):
         ({}, remote("cancelling", expires_at_ms=NOW_MS - 4 * HOUR_MS), PATIENCE, Step.WAIT),
         ({}, remote("cancelling", expires_at_ms=NOW_MS - 4 * HOUR_MS - 1), PATIENCE, Step.END),
         ({}, remote("cancelling", expires_at_ms=0), ENDLESS, Step.WAIT),
-        ({}, remote("in_progress", expires_at_ms=0, output_file_id="o", completed=1), PATIENCE, Step.COLLECT),
+        ({}, remote("in_progress", expires_at_ms=0, output_file_id="o", completed=1), PATIENCE, Step.CANCEL),
+        ({}, remote("cancelling", expires_at_ms=0, output_file_id="o", completed=1), PATIENCE, Step.END),
+        ({}, remote("in_progress", expires_at_ms=0, output_file_id="o", completed=1), ENDLESS, Step.COLLECT),
     ],
 )
 def test_one_look_leads_to_one_step(ours, theirs, patience, step):

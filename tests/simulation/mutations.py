@@ -106,6 +106,7 @@ MUTATIONS = (
         "stages/collect.py",
         "        elif member.status is PromptStatus.BATCHED and member.batch_id == batch.id:",
         "        elif member.status is PromptStatus.BATCHED:",
+        theme="resends",
     ),
     Mutation(
         "a late success is taken only by a prompt that was in that batch",
@@ -113,6 +114,7 @@ MUTATIONS = (
         "    known = await once_in_batch(connection, batch.id, list(hopeful)) if hopeful else set()",
         "    known = set(hopeful)",
         theme="people",
+        test="tests/stages/test_collect.py",
     ),
     Mutation(
         "the first success wins",
@@ -206,7 +208,7 @@ def noticed_by(mutation, minutes):
         if done.returncode:
             return next((line for line in done.stdout.splitlines() if line.startswith("SEED")), "the simulator")
         if mutation.test:
-            command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", mutation.test]
+            command = [sys.executable, "-P", "-m", "pytest", "-x", "-p", "no:cacheprovider", mutation.test]
             failed = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, check=False).returncode
             return mutation.test if failed else None
     return None

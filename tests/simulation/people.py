@@ -14,7 +14,8 @@ from orchestrator.store.database import Database
 from orchestrator.store.requeue import RETRYABLE, Selection, list_selected, requeue
 
 CHAT = "/v1/chat/completions"
-PATIENCE = 400
+PATIENCE = 1000
+"""Tries: a daemon that is frozen within a transaction keeps the file locked."""
 
 
 class People:
@@ -78,8 +79,8 @@ class People:
         return (self.world.clock() + self.rng.uniform(0, self.world.plan.horizon / 2)) / 86_400 + 2_440_587.5
 
     async def _write(self, work):
-        """One transaction of a plain client, which tries again while the file is locked or refuses."""
-        for _ in range(PATIENCE):
+        """One transaction of a plain client, which tries again while the file is locked."""
+        for attempt in range(PATIENCE):
             connection = self.world.disk.open(self.world.path)
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -87,12 +88,12 @@ class People:
                 connection.execute("COMMIT")
             except sqlite3.OperationalError as error:
                 assert "locked" in str(error), error
-                await asyncio.sleep(0.21)
+                await asyncio.sleep(min(0.21 * (attempt + 1), 10.0))
             else:
                 return
             finally:
                 connection.close()
-        raise AssertionError("a user waited for minutes and could not write")
+        raise AssertionError("a user waited for hours and could not write")
 
     # ---------------------------------------------------------------- changing their minds
 

@@ -45,14 +45,15 @@ THEMES = {
     "calm": {},
     "network": {"fault": 20, "outage": 3, "bad-connections": 3, "kill": 1},
     "provider": {"fault": 40},
-    "crashes": {"kill": 25, "stop": 3, "fault": 6},
+    "crashes": {"kill": 15, "kill-at": 15, "stop": 3, "fault": 6},
     "disk": {"full": 5, "bad-commit": 12, "lying-commit": 6, "lock": 6, "kill": 3, "fault": 3},
     "people": {"deed": 60, "kill": 2, "fault": 4, "lock": 2},
     "clocks": {"jump": 5, "fault": 8, "kill": 4},
-    "several": {"freeze": 12, "kill": 8, "fault": 8, "bad-connections": 1},
+    "resends": {"fault": 3, "kill-at": 2},
+    "several": {"freeze": 6, "freeze-at": 15, "kill": 4, "kill-at": 6, "fault": 8, "bad-connections": 1},
     "everything": {
         "fault": 25, "outage": 2, "bad-connections": 2, "kill": 10, "stop": 2, "full": 2, "bad-commit": 3,
-        "lying-commit": 2, "lock": 3, "deed": 25, "jump": 1, "freeze": 1,
+        "lying-commit": 2, "lock": 3, "deed": 25, "jump": 1, "freeze": 1, "kill-at": 5, "freeze-at": 1,
     },
 }  # fmt: skip
 
@@ -60,7 +61,7 @@ THEMES = {
 def draw(seed, theme=None, *, short=False):
     """The theme and the plan of a seed; a short one covers less time, so that many fit into a minute."""
     rng = random.Random(f"{seed} plan")
-    drawn = rng.choices(list(THEMES), weights=(1, 3, 4, 5, 3, 4, 2, 4, 8))[0]
+    drawn = rng.choices(list(THEMES), weights=(1, 3, 4, 5, 3, 4, 2, 2, 4, 8))[0]
     theme = theme or drawn
     dialect = "openai" if rng.random() < 0.3 else "doubleword"
     horizon = rng.choices((10 * MINUTE, 40 * MINUTE, 2 * HOUR, 12 * HOUR, 7 * DAY), weights=(8, 8, 6, 2, 1))[0]
@@ -70,6 +71,8 @@ def draw(seed, theme=None, *, short=False):
     plan.sandbox = _sandbox(rng, plan)
     plan.provider = _provider(rng)
     plan.tables = _tables(rng, horizon, short=short)
+    if theme == "resends":
+        _hurry(rng, plan)
     share = 1.0 if short else 2.0
     plan.troubles = {kind: rng.uniform(0, share * count) for kind, count in THEMES[theme].items()}
     return theme, plan
@@ -81,7 +84,7 @@ def _sandbox(rng, plan):
     options = {
         "dialect": plan.dialect,
         "validate_seconds": rng.choice((0.0, 1.0, 60.0, 600.0)),
-        "latency_seconds": rng.choice((0.0, 5.0, 300.0, plan.horizon / 4)),
+        "latency_seconds": rng.choice((0.0, 5.0, 300.0, plan.horizon / 2)),
         "order": rng.choice(("shuffled", "shuffled", "input", "reversed")),
         "slow_seconds": rng.choice((5.0, 900.0)),
         "windows": {"24h": max(HOUR, plan.horizon / 3), "1h": HOUR},
@@ -94,6 +97,18 @@ def _sandbox(rng, plan):
     if plan.dialect == "openai" and rng.random() < 0.3:
         options["enqueued_tokens"] = rng.randint(200, 3000)
     return options
+
+
+def _hurry(rng, plan):
+    """Failed lines are in their next batch while the one they failed in still runs and is read again and again."""
+    plan.dialect = plan.sandbox["dialect"] = "doubleword"
+    plan.sandbox |= {
+        "latency_seconds": plan.horizon,
+        "line_faults": {"fail-once": 0.3, "rate-limited-2": 0.2, "duplicate": 0.1, "late": 0.1},
+    }
+    plan.sandbox.pop("enqueued_tokens", None)
+    plan.tables["packing"] |= {"linger_seconds": rng.choice((0.0, 5.0)), "max_lines": 10}
+    plan.tables["retry"] |= {"max_attempts": 5, "base_seconds": 1.0}
 
 
 def _provider(rng):
@@ -109,7 +124,7 @@ def _provider(rng):
 
 def _tables(rng, horizon, *, short):
     polls = rng.choice(((30.0, 60.0), (120.0, 300.0), (120.0, 300.0))) if horizon < 12 * HOUR else (1000.0, 2000.0)
-    polls = (200.0, 300.0) if short else polls
+    polls = rng.choice(((50.0, 90.0), (200.0, 300.0))) if short else polls
     return {
         "defaults": {"model": "m"},
         "packing": {"linger_seconds": rng.choice((0.0, 5.0, 60.0)), "max_lines": rng.choice((3, 10, 50, 50_000))},

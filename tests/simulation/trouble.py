@@ -34,6 +34,19 @@ COSTLY = (
 """Faults after which a careless client pays twice: drawn more often."""
 
 
+STEPS_OF_A_BATCH = (
+    "batched",
+    "sealed",
+    "uploading",
+    "uploaded",
+    "creating",
+    "creating",
+    "submitted",
+    "ended",
+    "settled",
+)
+
+
 class Trouble:
     def __init__(self, world, people, keepers):
         self.world = world
@@ -47,7 +60,7 @@ class Trouble:
             "fault": self._fault, "outage": self._outage, "bad-connections": self._bad_connections,
             "kill": self._kill, "stop": self._stop, "freeze": self._freeze, "full": self._full,
             "bad-commit": self._bad_commit, "lying-commit": self._lying_commit, "lock": self._lock,
-            "jump": self._jump, "deed": self.people.deed,
+            "kill-at": self._kill_at, "freeze-at": self._freeze_at, "jump": self._jump, "deed": self.people.deed,
         }  # fmt: skip
         moments = [
             (self.rng.uniform(0, self.world.plan.horizon), kind)
@@ -113,6 +126,36 @@ class Trouble:
         await self._wait(1, 1200)
         self.world.tell("thaw", process=keeper.name)
         keeper.thaw()
+
+    async def _kill_at(self):
+        """A few steps after a batch takes its next step in the table."""
+        word = self.rng.choice(STEPS_OF_A_BATCH)
+
+        def strike(process):
+            process.dies_at = process.steps + self.rng.randint(1, 40)
+            self.world.tell("kill", process=process.name, at=word)
+
+        self.world.disk.traps.append((word, strike))
+
+    async def _freeze_at(self):
+        word, caught = self.rng.choice(STEPS_OF_A_BATCH), asyncio.get_running_loop().create_future()
+
+        def strike(process):
+            process.freezes_at = process.steps + self.rng.randint(1, 40)
+            self.world.tell("freeze", process=process.name, at=word)
+            caught.set_result(process)
+
+        trap = (word, strike)
+        self.world.disk.traps.append(trap)
+        try:
+            process = await asyncio.wait_for(caught, self.world.plan.horizon)
+        except TimeoutError:
+            self.world.disk.traps.remove(trap)
+            return
+        await self._wait(1, 1200)
+        self.world.tell("thaw", process=process.name)
+        if not process.dead:
+            process.thaw()
 
     async def _full(self):
         self.world.tell("disk full")

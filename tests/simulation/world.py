@@ -132,6 +132,7 @@ class World:
         self.network.odds = dict.fromkeys(self.network.odds, 0.0)
         self.disk.full = False
         self.disk.bad_commits = self.disk.lying_commits = 0
+        self.disk.traps.clear()
         simulation = self.provider.simulation
         simulation.options = dataclasses.replace(simulation.options, line_faults={})
         simulation.credit = None
