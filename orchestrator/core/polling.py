@@ -46,10 +46,9 @@ def next_step(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int
     if state is RemoteState.VALIDATING and _stuck(batch, patience, now_ms):
         return Step.REPLACE
     # Before any news: a line that is counted and stands in no file is news for ever (F14, F18).
-    if state is RemoteState.CANCELLING and _overdue(batch, remote, patience, now_ms, times=2):
-        return Step.END
-    if state is not RemoteState.CANCELLING and _overdue(batch, remote, patience, now_ms):
-        return Step.CANCEL
+    cancelling = state is RemoteState.CANCELLING
+    if _overdue(batch, remote, patience, now_ms, times=1 + cancelling):
+        return Step.END if cancelling else Step.CANCEL
     if state is not RemoteState.VALIDATING and patience.partial_output and has_news(batch, remote):
         return Step.COLLECT
     return Step.WAIT
@@ -65,10 +64,24 @@ def _more(count: int | None, cursor: int) -> bool:
     return count is None or count > cursor
 
 
+def most_completed(batch: Batch, remote: RemoteBatch) -> int | None:
+    """How many answers the provider has ever counted: its counts may be left out or zero at any look (F30, F38)."""
+    known = [count for count in (batch.remote_completed, remote.completed) if count is not None]
+    return max(known, default=None)
+
+
 def _output_still_unnamed(batch: Batch, remote: RemoteBatch, now_ms: int) -> bool:
-    if remote.output_file_id is not None or not remote.completed:
+    if remote.output_file_id or batch.output_file_id:
+        return False
+    if not most_completed(batch, remote) and not _says_nothing(remote):
         return False
     return batch.ended_at_ms is None or now_ms - batch.ended_at_ms < OUTPUT_ID_SECONDS * 1000
+
+
+def _says_nothing(remote: RemoteBatch) -> bool:
+    """Completed, and yet neither a count nor a file: no verdict on any line (F38)."""
+    uncounted = remote.completed is None or remote.total == 0
+    return remote.state is RemoteState.COMPLETED and uncounted and remote.error_file_id is None
 
 
 def _stuck(batch: Batch, patience: Patience, now_ms: int) -> bool:
@@ -77,7 +90,7 @@ def _stuck(batch: Batch, patience: Patience, now_ms: int) -> bool:
     return patience.deletable and limit > 0 and waited_ms > limit * 1000
 
 
-def _overdue(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int, times: int = 1) -> bool:
+def _overdue(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int, times: int) -> bool:
     expires_at_ms = _expires_at_ms(batch, remote)
     if expires_at_ms is None or not patience.overdue_seconds:
         return False

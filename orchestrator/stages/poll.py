@@ -9,7 +9,7 @@ import msgspec
 
 from orchestrator.context import Context, Tick
 from orchestrator.core.model import Batch, BatchStatus
-from orchestrator.core.polling import Patience, Step, next_step
+from orchestrator.core.polling import Patience, Step, most_completed, next_step
 from orchestrator.errors import NotFound, ProviderError, ReplyLost, Throttled
 from orchestrator.lease import held
 from orchestrator.store.batches import move_batch, statuses, update_batch
@@ -69,7 +69,7 @@ def _seen(context: Context, batch: Batch, remote: RemoteBatch) -> dict[str, Any]
     return {
         "remote_status": remote.status,
         "remote_total": remote.total,
-        "remote_completed": remote.completed,
+        "remote_completed": most_completed(batch, remote),
         "remote_failed": remote.failed,
         "remote_errors": msgspec.json.encode(errors).decode() if errors else None,
         "remote_expires_at_ms": remote.expires_at_ms,

@@ -138,6 +138,7 @@ MUTATIONS = (
         "    if context.steady() >= context.holding.get(batch.id, 0.0):",
         "    if False:",
         theme="several",
+        test="tests/stages/test_leases_of_submit.py",
     ),
     Mutation(
         "our own loops leave each other's work alone when the clock jumps",
