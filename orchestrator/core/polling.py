@@ -40,7 +40,7 @@ def next_step(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int
     """Judge one successful poll of a submitted batch."""
     state = remote.state
     if state.over:
-        return Step.WAIT if _output_still_unnamed(batch, remote, now_ms) else Step.END
+        return _at_the_end(batch, remote, now_ms)
     if batch.cancel_requested and state is RemoteState.RUNNING:  # while validating it would stick in `cancelling`
         return Step.CANCEL
     if state is RemoteState.VALIDATING and _stuck(batch, patience, now_ms):
@@ -52,6 +52,13 @@ def next_step(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int
     if state is not RemoteState.VALIDATING and patience.partial_output and has_news(batch, remote):
         return Step.COLLECT
     return Step.WAIT
+
+
+def _at_the_end(batch: Batch, remote: RemoteBatch, now_ms: int) -> Step:
+    """While the answers have no name yet, the errors can be read: perhaps they are all there is (F5)."""
+    if not _output_still_unnamed(batch, remote, now_ms):
+        return Step.END
+    return Step.COLLECT if has_news(batch, remote) else Step.WAIT
 
 
 def has_news(batch: Batch, remote: RemoteBatch) -> bool:
@@ -73,15 +80,10 @@ def most_completed(batch: Batch, remote: RemoteBatch) -> int | None:
 def _output_still_unnamed(batch: Batch, remote: RemoteBatch, now_ms: int) -> bool:
     if remote.output_file_id or batch.output_file_id:
         return False
-    if not most_completed(batch, remote) and not _says_nothing(remote):
+    uncounted = remote.completed is None or remote.total == 0
+    if not most_completed(batch, remote) and not (remote.state is RemoteState.COMPLETED and uncounted):
         return False
     return batch.ended_at_ms is None or now_ms - batch.ended_at_ms < OUTPUT_ID_SECONDS * 1000
-
-
-def _says_nothing(remote: RemoteBatch) -> bool:
-    """Completed, and yet neither a count nor a file: no verdict on any line (F38)."""
-    uncounted = remote.completed is None or remote.total == 0
-    return remote.state is RemoteState.COMPLETED and uncounted and remote.error_file_id is None
 
 
 def _stuck(batch: Batch, patience: Patience, now_ms: int) -> bool:

@@ -51,11 +51,7 @@ async def _polled(context: Context, client: Client, batch: Batch, remote: Remote
         client.provider.deletable_batches,
     )
     step = next_step(batch, remote, patience, context.now_ms())
-    if (
-        step is Step.WAIT
-        and not remote.state.over
-        and not await context.database.read(partial(count_members, batch_id=batch.id))
-    ):
+    if step is Step.WAIT and not await context.database.read(partial(count_members, batch_id=batch.id)):
         step = Step.END  # every line has its outcome: there is nothing to wait for
     _tell_change(batch, remote)
     seen = _seen(context, batch, remote)

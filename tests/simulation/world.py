@@ -221,7 +221,7 @@ def _in_place(world):
         (store, "PRAGMAS"): (*store.PRAGMAS, "busy_timeout=0", "synchronous=OFF"),
         (loops, "LONGEST_REST_SECONDS"): QUIET_SECONDS,
         (daemons, "WATCH_SECONDS"): WATCH_SECONDS,
-        (daemons, "POLLERS"): 2,
+        (daemons, "POLLERS"): 1,
         (daemons, "release_all_leases"): release_all_leases if world.plan.daemons == 1 else _release_none,
     }
     saved = {place: getattr(*place) for place in before}
