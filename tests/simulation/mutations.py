@@ -158,8 +158,8 @@ MUTATIONS = (
     Mutation(
         "a finished batch without a named output is asked again",
         "core/polling.py",
-        "        return Step.WAIT if _output_still_unnamed(batch, remote, now_ms) else Step.END",
-        "        return Step.END",
+        "    if not _output_still_unnamed(batch, remote, now_ms):\n        return Step.END",
+        "    if True:\n        return Step.END",
         theme="provider",
     ),
     Mutation(
@@ -185,12 +185,16 @@ def mutated(mutation, folder):
     package = folder / "orchestrator"
     shutil.copytree(ROOT / "orchestrator", package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "migrations", package / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
-    file = package / mutation.file
-    text = file.read_text()
-    if text.count(mutation.old) != 1:
-        raise SystemExit(f"{mutation.file}: the line to break stands {text.count(mutation.old)} times: {mutation.old}")
-    file.write_text(text.replace(mutation.old, mutation.new))
+    (package / mutation.file).write_text(broken_text(mutation))
     return folder
+
+
+def broken_text(mutation):
+    """The file with that one line changed. Raises ValueError when the line does not stand there exactly once."""
+    text = (ROOT / "orchestrator" / mutation.file).read_text()
+    if text.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.file}: the line to break stands {text.count(mutation.old)} times: {mutation.old}")
+    return text.replace(mutation.old, mutation.new)
 
 
 def noticed_by(mutation, minutes):

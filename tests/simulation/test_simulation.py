@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from simulation.mutations import MUTATIONS, broken_text
 
 SIMULATE = Path(__file__).with_name("simulate.py")
 SEEDS = 300
@@ -33,3 +34,9 @@ def test_a_seed_replays_exactly():
     first, second = (simulate("--seeds", "7", "--each", "--theme", "everything").stdout for _ in range(2))
     assert "7 everything" in first
     assert first.splitlines()[0].split()[:3] == second.splitlines()[0].split()[:3]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.guard)
+def test_each_listed_breakage_can_still_be_made(mutation):
+    """`make mutations` takes an hour; that a guard was rewritten shows at once."""
+    assert broken_text(mutation)
