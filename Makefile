@@ -45,8 +45,8 @@ simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with e
 mutations: .venv/dev.stamp ## break each guard by one line and see that the tests notice
 	$(BIN)/python tests/simulation/mutations.py
 
-benchmark: .venv/run.stamp ## the whole loop, with its floor
-	$(BIN)/python benchmarks/whole_loop.py
+benchmark: .venv/run.stamp ## figures beside their floors; see docs/performance.md
+	for one in whole_loop memory intake upload collection idle startup; do $(BIN)/python benchmarks/$$one.py || exit 1; done
 
 check: test lint types contracts demo ## what the gate runs
 

@@ -1,0 +1,46 @@
+"""The daemon with a ticking clock beside it: `watched_daemon.py LAG_FILE COMMAND…` writes how late its loop ran."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from orchestrator import daemon
+from orchestrator.cli import main
+
+TICK_SECONDS = 0.005
+
+
+def watched(lag_file: Path) -> None:
+    inner = daemon.Daemon.run
+
+    async def run(self: daemon.Daemon, *, until_idle: bool) -> None:
+        lags: list[float] = []
+        ticking = asyncio.create_task(tick(lags))
+        try:
+            await inner(self, until_idle=until_idle)
+        finally:
+            ticking.cancel()
+            lag_file.write_text(json.dumps(summary(lags)))  # noqa: ASYNC240 - the loop is over
+
+    daemon.Daemon.run = run  # type: ignore[method-assign]
+
+
+async def tick(lags: list[float]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        before = loop.time()
+        await asyncio.sleep(TICK_SECONDS)
+        lags.append((loop.time() - before - TICK_SECONDS) * 1000)
+
+
+def summary(lags: list[float]) -> dict[str, float]:
+    lags.sort()
+    return {"p99": lags[len(lags) * 99 // 100], "max": lags[-1]} if lags else {"p99": 0.0, "max": 0.0}
+
+
+if __name__ == "__main__":
+    watched(Path(sys.argv.pop(1)))
+    main()
