@@ -22,6 +22,8 @@ OrchestratorError            one clear line: what, where, what to do
 
 from __future__ import annotations
 
+from orchestrator.keys import hidden
+
 
 class OrchestratorError(Exception):
     """Base of all; `str()` is the one line a user sees."""
@@ -61,7 +63,7 @@ class ProviderError(OrchestratorError):
     """One call failed. `status` is the HTTP status, None when there was no reply."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
+        super().__init__(hidden(message))
         self.status = status
 
 

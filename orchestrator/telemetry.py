@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from orchestrator.keys import hidden
+
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
@@ -214,8 +216,15 @@ _logger: Any = structlog.get_logger("orchestrator")
 
 def record(event: str, **facts: object) -> None:
     """Write one fact of EVENTS with its fields; a field that is None is left out."""
-    told = {name: value for name, value in facts.items() if value is not None}
+    told = {name: _sayable(value) for name, value in facts.items() if value is not None}
     getattr(_logger, EVENTS[event].level)(event, **told)
+
+
+def _sayable(value: object) -> object:
+    """A text without a key and without what steers a terminal: some of it was written by others."""
+    if not isinstance(value, str):
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in hidden(value))
 
 
 def configure(level: str, form: str) -> None:

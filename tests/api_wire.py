@@ -67,6 +67,26 @@ class Wire:
 
     @staticmethod
     @contextlib.asynccontextmanager
+    async def noting():
+        """A client of a bare socket that answers each call, with a cookie, and the heads of the calls.
+
+        It is called by name: no client keeps a cookie of a bare address.
+        """
+        heads = []
+
+        async def note(reader, writer):
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            writer.write(
+                b'HTTP/1.1 200 OK\r\nConnection: close\r\nSet-Cookie: a=b\r\nContent-Length: 10\r\n\r\n{"id":"x"}'
+            )
+            await writer.drain()
+            writer.close()
+
+        async with served(note, host="localhost") as client:
+            yield client, heads
+
+    @staticmethod
+    @contextlib.asynccontextmanager
     async def draining():
         """A client of a bare socket that reads a whole request, and the sizes of what it read."""
         received = []
@@ -86,9 +106,9 @@ class Wire:
 
 
 @contextlib.asynccontextmanager
-async def served(handle, **changes):
+async def served(handle, host="127.0.0.1", **changes):
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    url = f"http://{host}:{server.sockets[0].getsockname()[1]}/v1"
     client = Client(msgspec.structs.replace(BUILT_IN["doubleword"], base_url=url, **changes))
     try:
         yield client

@@ -5,13 +5,23 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
 from orchestrator.api.failures import date_of, refusal, translated
-from orchestrator.core.remote import Page, RemoteBatch, RemoteFile, parse_batch, parse_file, parse_object, parse_page
+from orchestrator.core.remote import (
+    RemoteBatch,
+    RemoteFile,
+    metadata_values,
+    parse_batch,
+    parse_file,
+    parse_object,
+    parse_page,
+)
 from orchestrator.errors import AccountBlocked, ConfigError, ReplyLost
+from orchestrator.keys import hidden, remember
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -92,18 +102,19 @@ class Client:
         return [file for file in files if file is not None and file.name == name]
 
     async def delete_file(self, file_id: str) -> None:
-        await self._call("DELETE", f"/files/{file_id}")
+        await self._call("DELETE", f"/files/{_segment(file_id)}")
 
     @contextlib.asynccontextmanager
     async def content(self, file_id: str, skip: int) -> AsyncIterator[Content]:
         """Open a file's content from line `skip` on, where the provider can skip; from the start where it cannot."""
         named = self.provider.resume_parameter
         query = {named: str(skip)} if named and skip else {}
-        call = f"GET /files/{file_id}/content"
+        path = f"/files/{_segment(file_id)}/content"
+        call = f"GET {path}"
         timeout = self._timeout(self.provider.upload_timeout_seconds)
         async with (
             translated(call, self._base_url),
-            self._open("GET", f"/files/{file_id}/content", params=query, timeout=timeout) as response,
+            self._open("GET", path, params=query, timeout=timeout) as response,
         ):
             if response.status != 200:  # noqa: PLR2004
                 raise refusal(call, response.status, response.headers, await _bounded(response))
@@ -130,22 +141,24 @@ class Client:
         return self._batch("POST /batches", told)
 
     async def get_batch(self, batch_id: str) -> RemoteBatch:
-        return self._batch("GET /batches", await self._call("GET", f"/batches/{batch_id}"))
+        return self._batch("GET /batches", await self._call("GET", f"/batches/{_segment(batch_id)}"))
 
     async def find_batches(self, key: str, age_seconds: float) -> list[RemoteBatch]:
         """Batches whose metadata holds our key, newest first; the listing is read back for at least `age_seconds`.
 
-        An empty list proves nothing at once: replicas lag (doubleword-api 10, trap 3).
+        An empty list proves nothing at once: replicas lag (doubleword-api 10, trap 3). Raises ReplyLost, too, when our
+        batch is there under an id that cannot be used.
         """
         found = []
         async for item in self._listing("/batches", {"search": key}):
             batch = parse_batch(item)
             if batch is None:
+                _require_foreign(item, key)
                 continue
-            if self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
-                break
             if key in batch.metadata_values:
                 found.append(batch)
+            elif self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
+                break
         return found
 
     def _older(self, batch: RemoteBatch, age_seconds: float) -> bool:
@@ -156,10 +169,10 @@ class Client:
 
     async def cancel_batch(self, batch_id: str) -> RemoteBatch:
         """Check the status first: cancelling a finished batch relabels it (doubleword-api 10, trap 15)."""
-        return self._batch("cancel", await self._call("POST", f"/batches/{batch_id}/cancel"))
+        return self._batch("cancel", await self._call("POST", f"/batches/{_segment(batch_id)}/cancel"))
 
     async def delete_batch(self, batch_id: str) -> None:
-        await self._call("DELETE", f"/batches/{batch_id}")
+        await self._call("DELETE", f"/batches/{_segment(batch_id)}")
 
     # ------------------------------------------------------------ models
 
@@ -186,11 +199,17 @@ class Client:
         return found
 
     async def _listing(self, path: str, query: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
-        """Every item of a listing. Stops when a page repeats: an unknown `after` restarts at page 1 (trap 26)."""
+        """Every item of a listing. Stops when a page repeats: an unknown `after` restarts at page 1 (trap 26).
+
+        Raises ReplyLost for a reply that is no listing, or goes on nobody knows where: taken for all there is, it would
+        have us pay twice.
+        """
         seen: set[str] = set()
         after: dict[str, str] = {}
         for _ in range(LISTING_PAGES):
-            page: Page = parse_page(await self._call("GET", path, params={**query, "limit": str(PAGE_ITEMS), **after}))
+            page = parse_page(await self._call("GET", path, params={**query, "limit": str(PAGE_ITEMS), **after}))
+            if page is None:
+                raise ReplyLost(f"GET {path}: the reply is no listing that can be read to its end")
             for item in page.items:
                 yield item
             if page.last_id is None or page.last_id in seen:
@@ -230,8 +249,9 @@ class Client:
     async def _open(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:  # noqa: ANN401
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=32), headers={"Accept-Encoding": "identity"}
-            )
+                connector=aiohttp.TCPConnector(limit=32), headers={"Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),  # a server could fill another one without end
+            )  # fmt: skip
         headers = {"Authorization": f"Bearer {self._key()}", **(options.pop("headers", None) or {})}
         async with self._session.request(
             method, self._base_url + path, headers=headers, allow_redirects=False, **options
@@ -240,13 +260,23 @@ class Client:
 
     def _key(self) -> str:
         try:
-            return self.provider.api_key()
+            return remember(self.provider.api_key())
         except ConfigError as error:
             raise AccountBlocked(str(error)) from error
 
     @staticmethod
     def _timeout(total_seconds: float) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(total=total_seconds, sock_connect=CONNECT_SECONDS)
+
+
+def _require_foreign(item: dict[str, Any], key: str) -> None:
+    if key in metadata_values(item):
+        raise ReplyLost(f"GET /batches: the batch of {key} is there, but its id cannot be used")
+
+
+def _segment(remote_id: str) -> str:
+    """An id of the provider's as one part of a path, whatever stands in it."""
+    return quote(remote_id, safe="")
 
 
 def _envelope(name: str) -> tuple[bytes, bytes]:
@@ -274,11 +304,11 @@ async def _asked_first(data: bytes, may_send: Callable[[], None]) -> AsyncIterat
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The whole reply, up to REPLY_BYTES. Raises ProviderError when it is longer."""
+    """The whole reply less our key, up to REPLY_BYTES. Raises ProviderError when it is longer."""
     parts, held = [], 0
     async for chunk in response.content.iter_chunked(CHUNK_BYTES):
         parts.append(chunk)
         held += len(chunk)
         if held > REPLY_BYTES:
             raise ReplyLost(f"a reply of over {REPLY_BYTES} bytes", status=response.status)
-    return b"".join(parts)
+    return hidden(b"".join(parts))

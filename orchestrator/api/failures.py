@@ -6,7 +6,7 @@ import contextlib
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 MESSAGE_CHARS = 500
+ERROR_BYTES = 1 << 20
+"""Longest body of an error that is read as JSON."""
+LONGEST_WAIT_SECONDS = 24 * 3600.0
+"""A server that asks for more is asked again all the same: what it said may have been a slip."""
 
 _LINE = re.compile(r"\bline\s*:?\s*#?(\d{1,9})\b", re.IGNORECASE)
 _NO_FILE_YET = re.compile(r"cannot find file|input file not found|file with id .* not found", re.IGNORECASE)
@@ -52,7 +56,7 @@ async def translated(call: str, base_url: str) -> AsyncIterator[None]:
 
 def _reason(error: Exception) -> str:
     inner = getattr(error, "os_error", None) or error
-    return str(inner) or type(inner).__name__
+    return _plain(str(inner)) or type(inner).__name__
 
 
 def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
@@ -83,7 +87,7 @@ def _is_no_verdict(status: int, body: bytes) -> bool:
 
 def said(body: bytes) -> str:
     """The readable part of an error body: plain text, a JSON error of either shape, or a stripped HTML page."""
-    told = parse_object(body)
+    told = _object(body)
     if told is not None:
         error = told.get("error")
         inner = error if isinstance(error, dict) else {}
@@ -91,7 +95,15 @@ def said(body: bytes) -> str:
         found = " ".join(part for part in parts if isinstance(part, str))
         if found:
             return found[:MESSAGE_CHARS]
-    text = re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace"))
+    return _plain(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")))
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    return parse_object(body) if len(body) <= ERROR_BYTES else None
+
+
+def _plain(text: str) -> str:
+    """One printable line of bounded length."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:MESSAGE_CHARS]
 
 
@@ -102,27 +114,31 @@ def named_line(message: str) -> int | None:
 
 
 def retry_after_seconds(headers: Mapping[str, str], body: bytes) -> float:
-    """The larger of the `Retry-After` header (seconds or a date) and the body's `retry_after_seconds`."""
-    told = parse_object(body) or {}
+    """The larger of the `Retry-After` header (seconds or a date) and the body's `retry_after_seconds`, up to a day."""
+    told = _object(body) or {}
     asked = told.get("retry_after_seconds")
     from_body = float(asked) if isinstance(asked, int | float) and 0 <= asked < 1e6 else 0.0  # noqa: PLR2004
-    return max(from_body, _header_seconds(headers.get("Retry-After", "")))
+    return min(max(from_body, _header_seconds(headers.get("Retry-After", ""))), LONGEST_WAIT_SECONDS)
 
 
 def _header_seconds(value: str) -> float:
-    if value.strip().isdigit():
-        return float(value.strip()[:7])
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    seconds = value.strip()
+    if seconds.isascii() and seconds.isdigit():
+        return float(seconds[:7])
+    moment = _moment(value)
+    return 0.0 if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def date_of(headers: Mapping[str, str]) -> float | None:
     """The server's clock by its `Date` header, in Unix seconds."""
+    moment = _moment(headers.get("Date", ""))
+    return None if moment is None else moment.timestamp()
+
+
+def _moment(value: str) -> datetime | None:
+    """The time a header names; None for anything that is no time."""
     try:
-        moment = parsedate_to_datetime(headers.get("Date", ""))
-    except ValueError:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+    return moment.replace(tzinfo=moment.tzinfo or UTC)

@@ -20,6 +20,8 @@ MESSAGES = "/v1/messages"
 
 KEPT_OF_OVERLONG_BYTES = 1 << 20
 """How much of a line over the cap is kept as evidence."""
+MOST_VALUES = 8_000_000
+"""JSON values in one line; an empty list of two bytes takes eighty when it is read, which no cap on bytes bounds."""
 
 _BOM = b"\xef\xbb\xbf"
 _NEWLINES = bytes.maketrans(b"\r\n", b"  ")
@@ -244,6 +246,8 @@ def parse_reply(line: bytes | Overlong) -> Reply | Unreadable:
     """Read one output or error line; never raises, whatever the bytes (F26, F16, F17)."""
     if isinstance(line, Overlong):
         return _unreadable(line.head, f"line of {line.nbytes} bytes is over collection.max_line_bytes")
+    if len(line) > MOST_VALUES and _values_in(line) > MOST_VALUES:
+        return _unreadable(line[:KEPT_OF_OVERLONG_BYTES], f"line of over {MOST_VALUES} JSON values")
     line = line.removeprefix(_BOM)  # a server that joins files leaves one before a line in the middle (F25)
     try:
         line.decode()
@@ -252,6 +256,11 @@ def parse_reply(line: bytes | Overlong) -> Reply | Unreadable:
         return _unreadable(line, f"not UTF-8 at byte {error.start}")
     except (msgspec.DecodeError, RecursionError) as error:
         return _parse_mended(line) or _unreadable(line, f"not JSON: {error}")
+
+
+def _values_in(line: bytes) -> int:
+    """At least as many as there are JSON values, counted without reading them."""
+    return line.count(b",") + line.count(b"[") + line.count(b"{")
 
 
 def _parse(line: bytes) -> Reply | Unreadable:

@@ -9,6 +9,11 @@ from typing import Any
 
 import msgspec
 
+ID_CHARS, STATUS_CHARS, TEXT_CHARS = 1000, 100, 2000
+"""The longest that is taken for an id, and how much is kept of a status and of a complaint."""
+ERRORS_KEPT, METADATA_KEPT = 1000, 100
+"""How many complaints and metadata values of one batch are read."""
+
 
 class RemoteState(StrEnum):
     """What a remote status means to us; an unknown one means RUNNING (F36)."""
@@ -110,41 +115,51 @@ def parse_batch(told: dict[str, Any]) -> RemoteBatch | None:
     inner = told.get("job")
     if "id" not in told and isinstance(inner, dict):
         told = inner
-    remote_id, counts = _text(told.get("id")), told.get("request_counts")
+    remote_id, counts = _id(told.get("id")), told.get("request_counts")
     if remote_id is None:
         return None
     counted = counts if isinstance(counts, dict) else told
-    metadata = told.get("metadata")
     return RemoteBatch(
         id=remote_id,
-        status=_text(told.get("status")) or "unknown",
-        output_file_id=_text(told.get("output_file_id")),
-        error_file_id=_text(told.get("error_file_id")),
-        input_file_id=_text(told.get("input_file_id")),
+        status=_text(told.get("status"), STATUS_CHARS) or "unknown",
+        output_file_id=_id(told.get("output_file_id")),
+        error_file_id=_id(told.get("error_file_id")),
+        input_file_id=_id(told.get("input_file_id")),
         total=_count(counted.get("total")),
         completed=_count(counted.get("completed")),
         failed=_count(counted.get("failed")),
         errors=tuple(_errors(told.get("errors"))),
-        metadata_values=frozenset(v for v in metadata.values() if isinstance(v, str))
-        if isinstance(metadata, dict)
-        else frozenset(),
+        metadata_values=metadata_values(told),
         created_at_ms=_time_ms(told.get("created_at")),
         expires_at_ms=_time_ms(told.get("expires_at")),
     )
 
 
+def metadata_values(told: dict[str, Any]) -> frozenset[str]:
+    """The texts in a batch object's metadata, by which it is known to be ours."""
+    metadata = told.get("metadata")
+    values = [*metadata.values()][:METADATA_KEPT] if isinstance(metadata, dict) else []
+    return frozenset(value for value in values if isinstance(value, str))
+
+
 def parse_file(told: dict[str, Any]) -> RemoteFile | None:
     """Read a file object; None when it has no id."""
-    file_id = _text(told.get("id"))
+    file_id = _id(told.get("id"))
     return None if file_id is None else RemoteFile(file_id, _text(told.get("filename")), _count(told.get("bytes")))
 
 
-def parse_page(told: dict[str, Any]) -> Page:
-    """Read a listing; anything that is no object in `data` is passed over."""
-    data = told.get("data")
-    items = tuple(item for item in data if isinstance(item, dict)) if isinstance(data, list) else ()
-    last = _text(told.get("last_id")) or (_text(items[-1].get("id")) if items else None)
-    return Page(items, last if told.get("has_more") is True else None)
+def parse_page(told: dict[str, Any]) -> Page | None:
+    """Read a listing; anything that is no object in `data` is passed over.
+
+    None when there is no `data`, or more of it and no id to go on from. An empty one may be null: some servers say so.
+    """
+    data = told.get("data", False)
+    if not isinstance(data, list | None):
+        return None
+    items = tuple(item for item in data or () if isinstance(item, dict))
+    last = _id(told.get("last_id")) or (_id(items[-1].get("id")) if items else None)
+    goes_on = told.get("has_more") is True
+    return None if goes_on and items and last is None else Page(items, last if goes_on else None)
 
 
 def _errors(told: object) -> list[RemoteError]:
@@ -153,20 +168,26 @@ def _errors(told: object) -> list[RemoteError]:
         inner = told.get("data")
         return _errors(inner) if isinstance(inner, list) else [_error(told)] if told else []
     if isinstance(told, list):
-        return [_error(item) for item in told if isinstance(item, dict | str)]
+        return [_error(item) for item in told[:ERRORS_KEPT] if isinstance(item, dict | str)]
     return [_error(told)] if isinstance(told, str) and told else []
 
 
 def _error(told: dict[str, Any] | str) -> RemoteError:
     if isinstance(told, str):
-        return RemoteError(None, told, None)
+        return RemoteError(None, _text(told), None)
     line = _count(told.get("line"))
     return RemoteError(_text(told.get("code")), _text(told.get("message")), line or None)
 
 
-def _text(value: object) -> str | None:
-    """Falsy is absent: some servers send "" for null (F6)."""
-    return value if isinstance(value, str) and value else None
+def _text(value: object, most_chars: int = TEXT_CHARS) -> str | None:
+    """Falsy is absent: some servers send "" for null (F6). NUL cannot stand in a text column everywhere (F28)."""
+    return value[:most_chars].replace("\x00", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) and value else None
+
+
+def _id(value: object) -> str | None:
+    """What can be a part of a path: printable, of bounded length, and no step up in it."""
+    fits = isinstance(value, str) and 0 < len(value) <= ID_CHARS and value.isprintable() and value not in (".", "..")
+    return value if fits else None  # type: ignore[return-value]
 
 
 def _count(value: object) -> int | None:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from orchestrator.api.client import Client
     from orchestrator.core.remote import RemoteBatch
 
-ERRORS_KEPT = 1000
-
 DUE = statuses(BatchStatus.SUBMITTED) & batch_states.c.collect_due.is_(False)
 
 
@@ -61,7 +59,7 @@ async def _polled(context: Context, client: Client, batch: Batch, remote: Remote
 
 def _seen(context: Context, batch: Batch, remote: RemoteBatch) -> dict[str, Any]:
     """What this poll learned, as columns. A file id once known is kept when a reply leaves it out (F4)."""
-    errors = [{"code": e.code, "message": e.message, "line": e.line} for e in remote.errors[:ERRORS_KEPT]]
+    errors = [{"code": e.code, "message": e.message, "line": e.line} for e in remote.errors]
     return {
         "remote_status": remote.status,
         "remote_total": remote.total,

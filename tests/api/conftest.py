@@ -37,6 +37,14 @@ async def answers(monkeypatch):
 
 
 @pytest.fixture
+async def noted(monkeypatch):
+    """A client, and the heads of the calls it makes."""
+    monkeypatch.setenv("DOUBLEWORD_API_KEY", KEY)
+    async with Wire.noting() as client_and_heads:
+        yield client_and_heads
+
+
+@pytest.fixture
 async def draining(monkeypatch):
     """A client and a server that takes everything in, keeps only sizes, and says that a file was stored."""
     monkeypatch.setenv("DOUBLEWORD_API_KEY", KEY)

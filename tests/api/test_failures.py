@@ -111,6 +111,11 @@ def test_a_number_in_the_call_is_no_line_of_the_file():
         ({"Retry-After": ""}, b'{"retry_after_seconds":"30"}', 0),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, b"", 0),
         ({}, b'{"retry_after_seconds":1e300}', 0),
+        ({"Retry-After": "\N{SUPERSCRIPT TWO}"}, b"", 0),
+        ({"Retry-After": "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"}, b"", 0),
+        ({"Retry-After": "9" * 30}, b"", 86400),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}, b"", 86400),
+        ({}, b'{"retry_after_seconds":999999}', 86400),
     ],
 )
 def test_the_longer_of_header_and_body_is_how_long_to_wait(headers, body, seconds):
@@ -222,6 +227,12 @@ def test_what_an_error_body_says_is_one_bounded_printable_line(body, words):
     assert said(body) == words
 
 
+def test_of_an_error_body_as_long_as_a_file_no_value_is_read():
+    body = b'{"retry_after_seconds":5,"error":"' + b"x" * (2 << 20) + b'"}'
+    assert retry_after_seconds({}, body) == 0
+    assert len(said(body)) == 500
+
+
 CALLS = {
     "get": lambda client: client.get_batch("0f6c0000-0000-4000-8000-000000000000"),
     "find": lambda client: client.find_batches("orc-1", 0),
@@ -240,6 +251,33 @@ async def test_no_error_names_the_key(wire, call, fault):
     except ProviderError as error:
         chain = [error, error.__cause__, error.__context__]
         assert all(KEY not in f"{one!r} {one}" for one in chain)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 500 Oh\r\nContent-Length: %d\r\n\r\nBearer %s" % (7 + len(KEY), KEY.encode()),
+        b"HTTP/1.1 Bearer %s\r\n\r\n" % KEY.encode(),
+    ],
+)
+async def test_a_server_that_repeats_the_key_does_not_get_it_into_an_error(answers, reply):
+    client = await answers(reply)
+    with pytest.raises(ReplyLost, match=r"\[key\]") as caught:
+        await client.get_batch("x")
+    assert KEY not in str(caught.value)
+
+
+async def test_a_key_that_is_repeated_in_a_good_reply_is_not_kept(answers):
+    body = b'{"id":"b","errors":["who is %s?"]}' % KEY.encode()
+    client = await answers(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert (await client.get_batch("x")).errors[0].message == "who is [key]?"
+
+
+async def test_an_error_is_one_line_whatever_the_server_sent(answers):
+    client = await answers(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnone")
+    with pytest.raises(ReplyLost) as caught:
+        await client.get_batch("x")
+    assert str(caught.value).isprintable()
 
 
 async def test_a_missing_key_is_a_blocked_account_and_nothing_is_sent(wire, monkeypatch):

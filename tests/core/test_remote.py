@@ -72,8 +72,8 @@ def test_no_shape_of_a_file_or_a_listing_stops_the_reader(told):
     file = parse_file(told)
     assert file is None or (file.id and is_text(file.name) and is_count(file.nbytes))
     page = parse_page(told)
-    assert all(isinstance(item, dict) for item in page.items)
-    assert is_text(page.last_id)
+    assert page is None or all(isinstance(item, dict) for item in page.items)
+    assert page is None or is_text(page.last_id)
 
 
 @pytest.mark.parametrize("field", [field for field in FIELDS if field != "id"])
@@ -116,6 +116,35 @@ def test_what_has_no_id_is_no_batch_and_no_file(told):
 
 def test_a_batch_is_taken_out_of_its_wrapping():
     assert parse_batch({"job": {"id": "b", "status": "VALIDATING"}, "warning": None}) == RemoteBatch("b", "VALIDATING")
+
+
+@pytest.mark.parametrize("value", [".", "..", "a\nb", "a\x00b", "x" * 1001])
+def test_what_cannot_be_a_part_of_a_path_is_no_id(value):
+    assert parse_batch({"id": value}) is None
+    assert parse_file({"id": value}) is None
+    assert parse_batch({"id": "b", "output_file_id": value}).output_file_id is None
+
+
+def test_of_what_a_provider_says_no_more_is_kept_than_anybody_reads():
+    found = parse_batch(
+        {
+            "id": "b",
+            "status": "x" * 10_000,
+            "errors": [{"message": "m" * 10_000, "code": "c" * 10_000}, "t" * 10_000] + [{}] * 10_000,
+            "metadata": {str(number): str(number) for number in range(10_000)},
+        }
+    )
+    assert len(found.status) == 100
+    assert len(found.errors) == 1000
+    assert {len(text) for error in found.errors[:2] for text in (error.code, error.message) if text} == {2000}
+    assert len(found.metadata_values) == 100
+
+
+def test_no_nul_is_kept_of_what_a_provider_says():
+    found = parse_batch({"id": "b", "status": "a\x00b", "errors": ["c\x00d", {"message": "e\x00f", "code": "\x00"}]})
+    assert found.status == "a\N{REPLACEMENT CHARACTER}b"
+    assert [error.message for error in found.errors] == ["c\N{REPLACEMENT CHARACTER}d", "e\N{REPLACEMENT CHARACTER}f"]
+    assert found.errors[1].code == "\N{REPLACEMENT CHARACTER}"
 
 
 def test_an_empty_file_id_is_an_absent_one():
@@ -237,9 +266,12 @@ def test_a_file_has_a_name_and_a_size_where_they_are_told():
         ({"data": [{"id": "a"}], "has_more": False, "last_id": "a"}, Page(({"id": "a"},), None)),
         ({"data": [{"id": "a"}]}, Page(({"id": "a"},), None)),
         ({"data": [], "has_more": True}, Page((), None)),
-        ({"data": [None, 7, {"id": 7}], "has_more": True}, Page(({"id": 7},), None)),
-        ({"data": {"id": "a"}, "has_more": True}, Page((), None)),
-        ({}, Page((), None)),
+        ({"data": [None, 7, {"id": 7}]}, Page(({"id": 7},), None)),
+        ({"data": [None, 7, {"id": 7}], "has_more": True}, None),
+        ({"data": [{"id": "a"}, {"id": ".."}], "has_more": True}, None),
+        ({"data": None, "has_more": True}, Page((), None)),
+        ({"data": {"id": "a"}, "has_more": True}, None),
+        ({}, None),
     ],
 )
 def test_a_listing_goes_on_only_when_it_says_so_and_from_where(told, page):

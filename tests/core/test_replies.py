@@ -154,6 +154,18 @@ def test_every_id_we_can_send_is_made_out_in_a_cut_line(custom_id, slashes_escap
     assert found.custom_id == custom_id
 
 
+def test_a_line_of_more_values_than_memory_should_hold_is_not_read():
+    head = b'{"custom_id":"row-1","response":{"status_code":200,"body":{"choices":['
+    found = parse_reply(head + b"[]," * 4_000_000 + b"[]]}}}")
+    assert (found.reason, found.custom_id) == ("line of over 8000000 JSON values", "row-1")
+    assert len(found.raw) == 1 << 20
+
+
+def test_a_line_of_many_values_is_read():
+    head = b'{"custom_id":"row-1","response":{"status_code":200,"body":{"data":['
+    assert isinstance(parse_reply(head + b"-0.125," * 1_200_000 + b"0]}}}"), Reply)
+
+
 def test_a_line_over_the_cap_names_the_setting_and_keeps_its_head():
     found = parse_reply(Overlong(b'{"custom_id":"row-1","response":{"sta', 99))
     assert found == Unreadable(
