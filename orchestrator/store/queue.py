@@ -260,16 +260,11 @@ async def list_ready(connection: AsyncConnection, lane_id: int, count: int) -> l
     return [Line(*row) for row in await connection.execute(found)]
 
 
-_TAKE = (
-    update(prompt_states)
-    .where(text(READY), prompt_states.c.prompt_id == bindparam("of"))
-    .values(status="batched", batch_id=bindparam("into"))
-)
-
-
 async def take_into_batch(connection: AsyncConnection, batch_id: int, lines: Sequence[Line]) -> int:
-    """Move ready prompts into a batch; how many were still there."""
-    return await execute_many(connection, _TAKE, [{"of": line.prompt_id, "into": batch_id} for line in lines])
+    """Move ready prompts into a batch, by one statement; how many were still there."""
+    of_lines = prompt_states.c.prompt_id.in_([line.prompt_id for line in lines])
+    taken = update(prompt_states).where(text(READY), of_lines).values(status="batched", batch_id=batch_id)
+    return int((await connection.execute(taken)).rowcount)
 
 
 async def admit_again(connection: AsyncConnection, lane_id: int) -> int:
