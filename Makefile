@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs package benchmark simulate mutations lint types contracts check coverage clean
+.PHONY: demo test docs package benchmark simulate mutations chaos chaos lint types contracts check coverage clean
 
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
@@ -44,6 +44,10 @@ simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with e
 
 mutations: .venv/dev.stamp ## break each guard by one line and see that the tests notice
 	$(BIN)/python tests/simulation/mutations.py
+
+KILLS ?= 200
+chaos: .venv/dev.stamp ## do the worst to real daemons for some fifteen minutes, KILLS kills among it; a table at the end
+	CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos --timeout 1800 --durations 0
 
 benchmark: .venv/run.stamp ## figures beside their floors; see docs/performance.md
 	for one in whole_loop memory intake upload collection idle startup; do $(BIN)/python benchmarks/$$one.py || exit 1; done

@@ -84,12 +84,15 @@ class Queue:
 
 
 class Daemon:
-    """One run of `orchestrator run` at a time, on one folder."""
+    """One run of `orchestrator run` at a time, on one folder; `program` and its variables may be another."""
 
-    def __init__(self, folder, base_url, **tables):
+    def __init__(self, folder, base_url, database_file=None, **tables):
         self.folder = folder
+        self.program = (sys.executable, "-m", "orchestrator")
+        self.environment = {}
+        self.working_folder = folder
         self.config = folder / "orchestrator.toml"
-        self.queue = Queue(folder / "queue.db")
+        self.queue = Queue(database_file or folder / "queue.db")
         self.process = None
         self.log = folder / "daemon-0.log"
         self.runs = 0
@@ -104,9 +107,9 @@ class Daemon:
         self.log = self.folder / f"daemon-{self.runs}.log"
         with self.log.open("wb") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "orchestrator", "-c", str(self.config), "run", *flags,
+                *self.program, "-c", str(self.config), "run", *flags,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=before,
-                env={**os.environ, "DOUBLEWORD_API_KEY": KEY}, cwd=self.folder,
+                env={**os.environ, "DOUBLEWORD_API_KEY": KEY, **self.environment}, cwd=self.working_folder,
             )  # fmt: skip
 
     async def started(self, *flags, before=None):

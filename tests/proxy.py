@@ -1,5 +1,5 @@
-"""A proxy before the sandbox: it can hold a call before or after forwarding it, halfway through either body, and
-change what is answered. The sandbox has no such faults, and a kill at an exact moment needs them."""
+"""A proxy before the sandbox: it can hold a call before or after forwarding it, halfway through either body, change
+what is answered, and answer itself. The sandbox has no such faults, and a kill at an exact moment needs them."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 DROPPED = {"content-length", "transfer-encoding", "connection", "date", "server", "host"}
 
@@ -38,12 +39,26 @@ class Gate:
         self.open.set()
 
 
+@dataclass
+class Spoiling:
+    """The next `times` matching calls are forwarded, and then answered by `trick(request, status, headers, body)`."""
+
+    method: str
+    path: str
+    trick: object
+    times: int
+
+
 class Proxy:
+    """`target` gives the path and query under which a request is forwarded."""
+
     def __init__(self, upstream, session):
         self.upstream = upstream.removesuffix("/v1")
         self.session = session
         self.gates = []
         self.rewrites = []
+        self.spoilings = []
+        self.target = lambda request: request.path_qs
         self.seen = []
         self.bodies = []
         self.url = ""
@@ -57,6 +72,17 @@ class Proxy:
     def rewrite(self, method, path, change):
         """Pass every matching reply through `change(status, headers, body)`."""
         self.rewrites.append((method, path, change))
+
+    def spoil(self, method, path, trick, times=1):
+        """Let `trick` answer the next `times` calls that match, although they were executed."""
+        self.spoilings.append(Spoiling(method, path, trick, times))
+
+    def _trick(self, request):
+        for spoiling in self.spoilings:
+            if spoiling.times and spoiling.method == request.method and re.search(spoiling.path, request.path):
+                spoiling.times -= 1
+                return spoiling.trick
+        return None
 
     def _gate(self, request, when):
         for gate in self.gates:
@@ -78,7 +104,7 @@ class Proxy:
         sent = await request.read()
         self.bodies.append((request.method, request.path, sent))
         headers = {name: value for name, value in request.headers.items() if name.lower() not in DROPPED}
-        url = self.upstream + request.path_qs
+        url = URL(self.upstream + self.target(request), encoded=True)
         try:
             async with self.session.request(
                 request.method, url, data=io.BytesIO(sent) if sent else None, headers=headers, allow_redirects=False
@@ -89,6 +115,12 @@ class Proxy:
             return self._cut(request)
         if await self._held(self._gate(request, "after")):
             return self._cut(request)
+        return await self._answered(request, status, told, body)
+
+    async def _answered(self, request, status, told, body):
+        trick = self._trick(request)
+        if trick is not None:
+            return await trick(request, status, told, body)
         for method, path, change in self.rewrites:
             if method == request.method and re.search(path, request.path):
                 status, told, body = change(status, told, body)

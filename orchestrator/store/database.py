@@ -181,6 +181,8 @@ def _remedy(reason: str) -> str:
         return "free some disk space; work goes on by itself"
     if "locked" in reason or "busy" in reason:
         return "another process holds a write transaction open; close it"
+    if "disk I/O" in reason:
+        return "check the disk, its space and the file size limit of this user; work goes on by itself"
     if "readonly" in reason or "unable to open" in reason:
         return "check that the file and its folder exist and are writable for this user"
     return "see the message; work goes on by itself when the database answers again"
