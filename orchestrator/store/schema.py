@@ -14,8 +14,10 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
 
 from orchestrator.errors import SchemaMismatch, StoreInUse, StoreUnavailable
+from orchestrator.store.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,12 +50,25 @@ def _current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def _found(connection: Connection) -> tuple[str | None, str | None]:
+    """The revision; where there is none, a table that already has one of our names."""
+    revision = _current(connection)
+    taken = metadata.tables.keys() & inspect(connection).get_table_names() if revision is None else ()
+    return revision, min(taken, default=None)
+
+
 async def migrate(database: Database) -> tuple[str | None, str]:
     """Bring the database to the newest revision; the revisions before and after.
 
-    Raises SchemaMismatch when the database was made by a newer version of this program.
+    Raises SchemaMismatch when the database was made by a newer version of this program, or by another program.
     """
-    before, newest = await current_revision(database), newest_revision()
+    before, foreign = await database.read(lambda connection: connection.run_sync(_found))
+    newest = newest_revision()
+    if foreign is not None:
+        raise SchemaMismatch(
+            f"database {database.path} has a table {foreign} but no revision of ours, so this program did not make it: "
+            "name another file in database.url, or restore a backup"
+        )
     if before != newest:
         await check_known(before)
         await database.write(lambda connection: connection.run_sync(_upgrade))
@@ -63,7 +78,9 @@ async def migrate(database: Database) -> tuple[str | None, str]:
 async def check_known(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
     if revision is not None and revision not in known:
-        raise SchemaMismatch(f"the database is at revision {revision}, which this version does not know: upgrade it")
+        raise SchemaMismatch(
+            f"the database is at revision {revision}, which this version does not know: install a newer orchestrator"
+        )
 
 
 def _upgrade(connection: Connection) -> None:
