@@ -78,7 +78,8 @@ class Submission(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     concurrency: Annotated[int, count(1, 64, "batches", "Batches sent at once; one alone seldom fills the line.")] = 2
     adopt_checks: Annotated[
         int, count(1, 100, "listings", "Listings without our batch before it is sent again; fewer risk paying twice.")
-    ] = 4
+    ] = 12
+    """As many as take longer than one call may: a provider can still be creating what it got before we were killed."""
     adopt_interval_seconds: Annotated[
         float, seconds(0, 3600, "Time between those listings; a listing may lag behind what was created.")
     ] = 30.0

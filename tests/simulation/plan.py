@@ -129,7 +129,7 @@ def _tables(rng, horizon, *, short):
         "defaults": {"model": "m"},
         "packing": {"linger_seconds": rng.choice((0.0, 5.0, 60.0)), "max_lines": rng.choice((3, 10, 50, 50_000))},
         "polling": {"min_seconds": polls[0], "max_seconds": polls[1], "overdue_seconds": HOUR / 2},
-        "submission": {"concurrency": 1 if short else rng.choice((1, 2, 3)), "adopt_checks": rng.choice((3, 4))},
+        "submission": {"concurrency": 1 if short else rng.choice((1, 2, 3)), "adopt_checks": rng.choice((12, 13))},
         "collection": {
             "concurrency": rng.choice((1, 2)),
             "overlap_lines": rng.choice((0, 2, 64)),

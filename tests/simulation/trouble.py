@@ -6,7 +6,7 @@ from virtual_network import CUT, SILENT
 
 FAULTS = (
     "reset-before", "unauthorized:times=1", "no-credit:times=1", "html-error", "redirect", "file-not-found-on-create",
-    "batch-gone:times=3", "file-gone:times=3", "slow:seconds=20", "slow:seconds=400:times=1", "lost-reply",
+    "batch-gone:times=3", "file-gone:times=3", "slow:seconds=20", "slow:seconds=320:times=1", "lost-reply",
     "create-lost-reply", "upload-lost-reply", "create-500-made", "create-502-made", "reset-after-4xx",
     "malformed-json", "gzip", "wrapped-reply", "iso-dates", "no-nulls", "errors-list", "errors-text", "unknown-status",
     "upper-case-status", "null-counts", "zero-counts", "counts-backwards", "empty-error-file-id", "file-uploaded",
@@ -28,7 +28,7 @@ FAULTS = (
 
 COSTLY = (
     "create-lost-reply", "create-500-made", "create-502-made", "lost-reply:route=create", "reset-before:route=create",
-    "slow:seconds=400:route=create", "slow:seconds=60:route=create", "status-504:route=create",
+    "slow:seconds=320:route=create", "slow:seconds=60:route=create", "status-504:route=create",
     "malformed-json:route=create",
 )  # fmt: skip
 """Faults after which a careless client pays twice: drawn more often."""
