@@ -47,7 +47,7 @@ mutations: .venv/dev.stamp ## break each guard by one line and see that the test
 
 KILLS ?= 200
 chaos: .venv/dev.stamp ## do the worst to real daemons for some fifteen minutes, KILLS kills among it; a table at the end
-	CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos --timeout 1800 --durations 0
+	CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos --timeout 1800 --durations 40
 
 benchmark: .venv/run.stamp ## the whole loop, with its floor
 	$(BIN)/python benchmarks/whole_loop.py
