@@ -47,7 +47,7 @@ mutations: .venv/dev.stamp ## break each guard by one line and see that the test
 
 KILLS ?= 200
 chaos: .venv/dev.stamp ## do the worst to real daemons for some fifteen minutes, KILLS kills among it; a table at the end
-	CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos --timeout 1800 --durations 0
+	CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos --timeout 1800 --durations 40
 
 benchmark: .venv/run.stamp ## figures beside their floors; see docs/performance.md
 	for one in whole_loop memory intake upload collection idle startup; do $(BIN)/python benchmarks/$$one.py || exit 1; done

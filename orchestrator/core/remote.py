@@ -13,6 +13,8 @@ ID_CHARS, STATUS_CHARS, TEXT_CHARS = 1000, 100, 2000
 """The longest that is taken for an id, and how much is kept of a status and of a complaint."""
 ERRORS_KEPT, METADATA_KEPT = 1000, 100
 """How many complaints and metadata values of one batch are read."""
+MOST_VALUES = 500_000
+"""JSON values in one reply: the smallest take thirty times their bytes when they are read."""
 
 
 class RemoteState(StrEnum):
@@ -102,7 +104,9 @@ class Page:
 
 
 def parse_object(data: bytes) -> dict[str, Any] | None:
-    """The JSON object in `data`, or None for anything else."""
+    """The JSON object in `data`, or None for anything else, and for one of more values than anybody needs."""
+    if data.count(b",") > MOST_VALUES:
+        return None
     try:
         found = msgspec.json.decode(data)
     except (msgspec.MsgspecError, RecursionError):

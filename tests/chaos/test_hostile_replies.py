@@ -19,8 +19,8 @@ LOOK_TIMES = 4
 LINES = 10 if LONG else 2
 ROUNDS = 3 if LONG else 1
 SWARM_BYTES = 8 * MIB - 100 if LONG else 2 * MIB
-READ_BYTES = 30 * 8 * MIB
-"""The most that one reply may take while it is read: JSON of tiny values grows thirtyfold."""
+READ_BYTES = 20 * 8 * MIB
+"""The most that replies of 8 MiB, a few at once, may take while they are read."""
 
 COOKIES = b"".join(b"Set-Cookie: c%d=%b; Path=/\r\n" % (number, b"x" * 4000) for number in range(100))
 TRICKS = {
