@@ -66,7 +66,7 @@ def draw(seed, theme=None, *, short=False):
     dialect = "openai" if rng.random() < 0.3 else "doubleword"
     horizon = rng.choices((10 * MINUTE, 40 * MINUTE, 2 * HOUR, 12 * HOUR, 7 * DAY), weights=(8, 8, 6, 2, 1))[0]
     horizon = min(horizon, 20 * MINUTE) if short else horizon
-    plan = Plan(dialect, horizon, prompts=rng.choice((3, 8, 20) if short else (3, 20, 60, 150)))
+    plan = Plan(dialect, horizon, prompts=rng.choice((3, 8) if short else (3, 20, 60, 150)))
     plan.daemons = rng.choice((2, 3)) if theme == "several" else 1
     plan.sandbox = _sandbox(rng, plan)
     plan.provider = _provider(rng)
