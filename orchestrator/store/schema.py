@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -127,7 +128,7 @@ def only_daemon(path: str | None) -> Iterator[None]:
 
 def _opened_lock(path: Path) -> IO[str]:
     try:
-        return path.open("a")
+        return open(path, "a", opener=partial(os.open, mode=0o600))
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreUnavailable(f"{path}: {reason}: check that its folder is writable for this user") from error
