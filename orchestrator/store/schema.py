@@ -11,10 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
 from orchestrator.errors import SchemaMismatch, StoreInUse, StoreUnavailable
@@ -28,18 +24,18 @@ if TYPE_CHECKING:
     from orchestrator.store.database import Database
 
 
-def _alembic() -> AlembicConfig:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(files("orchestrator.migrations")).replace("%", "%%"))
-    return config
+def revisions() -> list[str]:
+    """Every revision this program knows, oldest first: the numbers that the files of its migrations begin with."""
+    names = [file.name for file in (files("orchestrator.migrations") / "versions").iterdir()]
+    return sorted(name.partition("_")[0] for name in names if name[:1].isdigit())
 
 
 def newest_revision() -> str:
     """The revision this program works with."""
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
-    if head is None:
+    known = revisions()
+    if not known:
         raise SchemaMismatch("no migrations are installed: install the package again")
-    return head
+    return known[-1]
 
 
 async def current_revision(database: Database) -> str | None:
@@ -48,7 +44,10 @@ async def current_revision(database: Database) -> str | None:
 
 
 def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return found
 
 
 def _found(connection: Connection) -> tuple[str | None, str | None]:
@@ -71,21 +70,26 @@ async def migrate(database: Database) -> tuple[str | None, str]:
             "name another file in database.url, or restore a backup"
         )
     if before != newest:
-        await check_known(before)
+        require_known(before)
         await database.write(lambda connection: connection.run_sync(_upgrade))
     return before, newest
 
 
-async def check_known(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
-    if revision is not None and revision not in known:
+def require_known(revision: str | None) -> None:
+    """Raises SchemaMismatch for a revision of a newer program."""
+    if revision is not None and revision not in revisions():
         raise SchemaMismatch(
             f"the database is at revision {revision}, which this version does not know: install a newer orchestrator"
         )
 
 
 def _upgrade(connection: Connection) -> None:
-    config = _alembic()
+    """Alembic takes 11 MB and a tenth of a second, and is seldom needed: it is loaded here."""
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(files("orchestrator.migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
@@ -95,7 +99,7 @@ async def require_current(database: Database) -> None:
     if database.path is not None and not await asyncio.to_thread(Path(database.path).exists):
         raise StoreUnavailable(f"database {database.path} does not exist: run `orchestrator migrate` or `run` first")
     before, newest = await current_revision(database), newest_revision()
-    await check_known(before)
+    require_known(before)
     if before != newest:
         raise SchemaMismatch(f"database is at revision {before or 'none'}, not {newest}: run `orchestrator migrate`")
 

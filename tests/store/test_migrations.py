@@ -4,12 +4,21 @@ import asyncio
 import contextlib
 import sqlite3
 import stat
+from importlib.resources import files
 
 import pytest
+from alembic.script import ScriptDirectory
 
 from orchestrator.errors import SchemaMismatch, StoreUnavailable
 from orchestrator.store.database import Database
-from orchestrator.store.schema import current_revision, make_private_file, migrate, newest_revision, require_current
+from orchestrator.store.schema import (
+    current_revision,
+    make_private_file,
+    migrate,
+    newest_revision,
+    require_current,
+    revisions,
+)
 from orchestrator.store.tables import metadata
 
 
@@ -132,3 +141,8 @@ def test_an_existing_file_keeps_its_mode_and_its_bytes(tmp_path):
 def test_a_path_that_cannot_be_made_is_named_with_the_setting(tmp_path):
     with pytest.raises(StoreUnavailable, match=r"no/queue\.db: No such file.*database\.url"):
         make_private_file(str(tmp_path / "no" / "queue.db"))
+
+
+def test_the_files_of_the_migrations_are_named_by_their_revisions_in_order():
+    scripts = ScriptDirectory(str(files("orchestrator.migrations"))).walk_revisions()
+    assert revisions() == [script.revision for script in reversed(list(scripts))]
