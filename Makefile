@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs package benchmark simulate mutations chaos chaos lint types contracts check coverage clean
+.PHONY: demo test docs package benchmark simulate fuzz mutations chaos chaos lint types contracts check coverage clean
 
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
@@ -41,6 +41,10 @@ package: .venv/dev.stamp ## build the sdist, from it the wheel, and run that in 
 SEEDS ?= 2000
 simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with everything that can go wrong
 	$(BIN)/python tests/simulation/simulate.py --seeds 1-$(SEEDS)
+
+FUZZ ?= 50
+fuzz: .venv/dev.stamp ## try the properties of tests/fuzz FUZZ times as often, each time with new examples
+	FUZZ_FACTOR=$(FUZZ) $(BIN)/python -m pytest tests/fuzz --timeout 0
 
 mutations: .venv/dev.stamp ## break each guard by one line and see that the tests notice
 	$(BIN)/python tests/simulation/mutations.py

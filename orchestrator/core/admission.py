@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+QUOTED_CHARACTERS = 80
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What one provider takes; sizes in bytes."""
@@ -46,7 +49,8 @@ def place(prompt: Prompt, rules: Mapping[str, Rules], defaults: Defaults) -> Pla
     provider = _chosen(prompt.provider, "provider", defaults.provider)
     if provider not in rules:
         known = ", ".join(sorted(rules))
-        raise InvalidPrompt(f"unknown provider {provider!r}: use one of {known}, or add [providers.{provider}]")
+        named = _quoted(provider)
+        raise InvalidPrompt(f"unknown provider {named}: use one of {known}, or add [providers.{named[1:-1]}]")
     allowed = rules[provider]
     endpoint = _allowed(prompt.endpoint, "endpoint", defaults.endpoint, provider, allowed.endpoints)
     windows = allowed.completion_windows
@@ -65,8 +69,13 @@ def _chosen(value: bytes | None, column: str, default: str) -> str:
 def _allowed(value: bytes | None, column: str, default: str, provider: str, known: tuple[str, ...]) -> str:
     chosen = _chosen(value, column, default)
     if chosen not in known:
-        raise InvalidPrompt(f"{column} {chosen!r} is not offered by {provider}: use one of {', '.join(known)}")
+        raise InvalidPrompt(f"{column} {_quoted(chosen)} is not offered by {provider}: use one of {', '.join(known)}")
     return chosen
+
+
+def _quoted(value: str) -> str:
+    """A user's value in a message: on one line, and no longer than a line."""
+    return repr(value if len(value) <= QUOTED_CHARACTERS else value[:QUOTED_CHARACTERS] + "…")
 
 
 def _check_size(what: str, nbytes: int, most: int, provider: str) -> None:

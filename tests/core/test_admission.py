@@ -100,3 +100,12 @@ def test_a_body_is_taken_up_to_the_last_byte_and_not_beyond(spare):
     rules = {"mixed": Rules((CHAT,), ("24h",), len(body) + spare, len(line) + spare, mix_models=True)}
     assert place(prompt(prompt="hi" + "x" * spare), rules, DEFAULTS).line_bytes == len(line) + spare
     assert "over the" in refusal(prompt(prompt="hi" + "x" * (spare + 1)), rules)
+
+
+@pytest.mark.parametrize("column", ["provider", "endpoint", "completion_window"])
+def test_a_refusal_quotes_no_more_than_a_line_of_what_it_refuses(column):
+    with pytest.raises(InvalidPrompt) as refused:
+        place(prompt(**{column: "\n" + "x" * 1_000_000}), RULES, DEFAULTS)
+    assert "xxx…" in str(refused.value)
+    assert len(str(refused.value)) < 500
+    assert str(refused.value).isprintable()
