@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs package benchmark simulate fuzz mutations chaos chaos lint types contracts check coverage clean
+.PHONY: demo test docs package benchmark simulate fuzz mutations chaos lint types contracts check coverage clean
 
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo

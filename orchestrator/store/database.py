@@ -58,6 +58,7 @@ class Database:
         self._write_lock = asyncio.Lock()
         self._breath_ends_at = 0.0
         self._running: set[asyncio.Task[Any]] = set()
+        self._can_be_opened = self.path is None
 
     @property
     def path(self) -> str | None:
@@ -114,8 +115,15 @@ class Database:
 
     async def _transact(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         with translated(self.url.database):
+            self._require_file()
             async with engine.begin() as connection:
                 return await work(connection)
+
+    def _require_file(self) -> None:
+        """Tried once without aiosqlite: its thread outlives an opening that failed, and may find the loop closed."""
+        if not self._can_be_opened:
+            sqlite3.connect(self.path or "").close()
+            self._can_be_opened = True
 
     def _engine(self, *, writes: bool, connections: int) -> AsyncEngine:
         engine = create_async_engine(
@@ -167,7 +175,7 @@ def translated(where: str | None) -> Iterator[None]:
     """The one place where the database driver's exceptions become ours."""
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, sqlite3.OperationalError) as error:
         reason = str(getattr(error, "orig", None) or error)
         raise StoreUnavailable(f"database {where}: {reason}: {_remedy(reason)}") from error
     except exc.DatabaseError as error:
