@@ -235,7 +235,7 @@ async def test_a_folder_that_is_not_there_is_unavailable_and_the_drivers_own_err
     with pytest.raises(StoreUnavailable, match="unable to open database file: check that") as caught:
         await database.read(list_unadmitted)
     await database.close()
-    assert isinstance(caught.value.__cause__.orig, sqlite3.OperationalError)
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
 
 
 async def test_a_file_that_is_no_database_is_unavailable(tmp_path, connections_ended):
