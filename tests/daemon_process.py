@@ -110,6 +110,7 @@ class Daemon:
                 *self.program, "-c", str(self.config), "run", *flags,
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=before,
                 env={**os.environ, "DOUBLEWORD_API_KEY": KEY, **self.environment}, cwd=self.working_folder,
+                start_new_session=True,  # a shell that ends wakes what is stopped in its own
             )  # fmt: skip
 
     async def started(self, *flags, before=None):

@@ -103,7 +103,10 @@ async def _seal_if_due(context: Context, lane: ReadyLane, state: ProviderState |
 
 async def _pack_batch(context: Context, lane: ReadyLane, limits: Limits, why: Seal) -> bool:
     """Fill one batch in short transactions and seal it; False when nothing was left to take."""
-    batch, room = await context.database.write(partial(_open_batch, context=context, lane=lane, limits=limits))
+    opened = await context.database.write(partial(_open_batch, context=context, lane=lane, limits=limits))
+    if opened is None:
+        return False
+    batch, room = opened
     while room is not None and room.max_lines > 0:
         room = await context.database.write(partial(_take_more, batch=batch, room=room))
     return await _seal(context, batch, why)
@@ -111,7 +114,10 @@ async def _pack_batch(context: Context, lane: ReadyLane, limits: Limits, why: Se
 
 async def _open_batch(
     connection: AsyncConnection, context: Context, lane: ReadyLane, limits: Limits
-) -> tuple[Batch, Limits | None]:
+) -> tuple[Batch, Limits | None] | None:
+    """A batch with its first lines, and the room that is left in it; None when another daemon took all there was."""
+    if not await list_ready(connection, lane.id, 1):
+        return None
     lease_until_ms = context.in_ms(LEASE_SECONDS)
     key, now_ms = context.new_key(), context.now_ms()
     batch_id = await insert_batch(connection, key, lane.id, context.owner, now_ms, lease_until_ms)

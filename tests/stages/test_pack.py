@@ -1,5 +1,7 @@
 """Which prompts share a batch, in which order they go, and when a batch is sealed."""
 
+import sys
+
 import pytest
 from rig import admit, pack, submit
 
@@ -84,6 +86,23 @@ async def test_a_lane_has_its_cap_on_active_batches(start):
     assert len(rig.batches()) == 3
     await rig.until_idle()
     assert rig.count() == {"done": 6}
+
+
+async def test_a_lane_that_was_emptied_since_it_was_looked_at_gets_no_batch(start, monkeypatch):
+    rig = await start(packing={"linger_seconds": 0})
+    rig.ask("one")
+    await rig.run(admit)
+    stage = sys.modules["orchestrator.stages.pack"]
+    look = stage.list_ready_lanes
+
+    async def looked(connection, **options):
+        found = await look(connection, **options)
+        rig.sql("UPDATE prompt_states SET status = 'cancelled'")
+        return found
+
+    monkeypatch.setattr(stage, "list_ready_lanes", looked)
+    await rig.run(pack)
+    assert rig.value("SELECT count(*) FROM batch_states") == 0
 
 
 async def test_a_provider_has_its_cap_on_active_batches(start):
