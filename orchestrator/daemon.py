@@ -170,7 +170,7 @@ async def prepare(context: Context, loaded: Loaded) -> None:
             record("daemon.provider_missing", provider=name)
     changed = {s.key: s.value for s in effective(loaded) if s.origin != "default"}
     record(
-        "daemon.started", version=__version__, database=context.database.url.render_as_string(), owner=context.owner,
+        "daemon.started", version=__version__, database=context.database.named, owner=context.owner,
         providers=sorted(context.clients), released_leases=released,
     )  # fmt: skip
     record("daemon.config", settings=changed)

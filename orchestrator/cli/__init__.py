@@ -30,7 +30,7 @@ COMMANDS = {
     "sandbox": "sandbox",
 }
 """Command name → module of this package that holds it as `command`."""
-
+LONGEST_ERROR = 2000
 
 EPILOG = """\b
 Completion of commands and options, to be put into the shell's own file:
@@ -90,6 +90,12 @@ def main() -> None:
 def _said(message: str, code: int, error: Any = None) -> int:  # noqa: ANN401
     context = getattr(error, "ctx", None)
     hint = f" (see `{context.command_path} --help`)" if context is not None else ""
-    line = harmless(" ".join(message.split()))
+    line = _shortened(harmless(" ".join(message.split())))
     click.echo(f"orchestrator: {line}{hint}", err=True)
     return code
+
+
+def _shortened(line: str) -> str:
+    """What is wrong stands at its beginning, the remedy at its end; a prompt given by mistake may stand between."""
+    half = LONGEST_ERROR // 2
+    return line if len(line) <= LONGEST_ERROR else f"{line[:half]} … {line[-half:]}"

@@ -127,7 +127,7 @@ async def _database(config: Config) -> Finding:
         return Finding("database", State.FAILED, str(error))
     finally:
         await database.close()
-    return Finding("database", State.OK, f"{database.url.render_as_string()} is at revision {newest_revision()}")
+    return Finding("database", State.OK, f"{database.named} is at revision {newest_revision()}")
 
 
 def _beside_database(config: Config) -> Iterable[Finding]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import TEXT
-from orchestrator.cli.screen import Bar, Screen
+from orchestrator.cli.screen import Bar, Screen, harmless
 from orchestrator.core.model import PromptStatus
 from orchestrator.errors import InputError
 
@@ -168,4 +168,4 @@ def _tell(output: Path, form: str, counts: Sequence[int]) -> None:
     line = f"{counts[0]} results written to {output}"
     if form == "openai":
         line += f", {counts[1]} errors to {errors_path(output)}"
-    click.echo(line, err=True)
+    click.echo(harmless(line), err=True)

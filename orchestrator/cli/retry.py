@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from orchestrator.cli.options import as_json
-from orchestrator.cli.screen import harmless, say_json
+from orchestrator.cli.screen import say_json
 from orchestrator.cli.selecting import Selectors, selection_of, selectors
+from orchestrator.config.fields import shown
 from orchestrator.core.model import PromptStatus
 
 if TYPE_CHECKING:
@@ -73,5 +74,5 @@ def _tell(queued: int, others: dict[str, str], *, as_json: bool) -> None:
         say_json({"queued": queued, "not_queued": others})
         return
     for custom_id, reason in others.items():
-        click.echo(harmless(f"{custom_id}: {reason}"), err=True)
+        click.echo(f"{shown(custom_id)}: {reason}", err=True)
     click.echo(f"{queued} prompt{'' if queued == 1 else 's'} queued again")

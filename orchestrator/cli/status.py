@@ -114,7 +114,7 @@ async def look_at(database: Database, _loaded: Loaded) -> Look:
     at_ms = int(time.time() * 1000)
     counts = await database.read(partial(count_prompts, now_ms=at_ms))
     return Look(
-        database=database.url.render_as_string(),
+        database=database.named,
         at_ms=at_ms,
         prompts={status: sum(each[status] for each in counts.tags.values()) for status in STATUSES},
         tags=counts.tags,

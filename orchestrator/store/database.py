@@ -22,7 +22,7 @@ from orchestrator.errors import StoreUnavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from sqlalchemy import Connection, Dialect, Executable
+    from sqlalchemy import URL, Connection, Dialect, Executable
 
 T = TypeVar("T")
 
@@ -48,10 +48,11 @@ PRAGMAS = (
 
 
 class Database:
-    """One queue. `url` is the user's (`sqlite:///…`); closing waits for transactions under way."""
+    """One queue, `named` as the user does it (`sqlite:///…`); closing waits for transactions under way."""
 
     def __init__(self, url: str) -> None:
-        self.url = make_url(url)
+        self.named = url
+        self.url = _parsed(url)
         self._writer = self._engine(writes=True, connections=1)
         self._reader = self._engine(writes=False, connections=READERS)
         self._watcher = self._writer.execution_options(begin="BEGIN")
@@ -134,6 +135,12 @@ class Database:
         event.listen(engine.sync_engine, "connect", functools.partial(_prepare_sqlite, cache_kib=cache_kib))
         event.listen(engine.sync_engine, "begin", _begin)
         return engine.execution_options(begin="BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _parsed(url: str) -> URL:
+    """A path is taken as it stands: some versions of SQLAlchemy read `%20` in it as a blank, others do not."""
+    path = url.removeprefix("sqlite:///")
+    return make_url(url) if path == url else make_url("sqlite://").set(database=path)
 
 
 def _begin(connection: Connection) -> None:

@@ -96,12 +96,21 @@ def _upgrade(connection: Connection) -> None:
 
 async def require_current(database: Database) -> None:
     """For commands that only read. Raises SchemaMismatch when the database is missing or behind."""
-    if database.path is not None and not await asyncio.to_thread(Path(database.path).exists):
-        raise StoreUnavailable(f"database {database.path} does not exist: run `orchestrator migrate` or `run` first")
+    if database.path is not None:
+        await asyncio.to_thread(_require_file, database.path)
     before, newest = await current_revision(database), newest_revision()
     require_known(before)
     if before != newest:
         raise SchemaMismatch(f"database is at revision {before or 'none'}, not {newest}: run `orchestrator migrate`")
+
+
+def _require_file(path: str) -> None:
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreUnavailable(f"database {path} does not exist: run `orchestrator migrate` or `run` first") from None
+    except OSError as error:
+        raise _unusable(path, error) from error
 
 
 def make_private_file(path: str) -> None:
@@ -109,8 +118,11 @@ def make_private_file(path: str) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StoreUnavailable(f"database {path}: {reason}: check the path in database.url") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(f"database {path}: {error.strerror or error}: check the path in database.url")
 
 
 @contextlib.contextmanager
