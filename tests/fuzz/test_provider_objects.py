@@ -1,5 +1,6 @@
 """What a provider says of its batches, files and refusals: any shape of it is read, and no more than fits is kept."""
 
+import itertools
 import json
 import math
 from datetime import UTC, datetime
@@ -47,7 +48,12 @@ documents = st.recursive(
 told_texts = objects(documents) | st.tuples(st.sampled_from(list(BATCH)), documents).map(
     lambda one: json.dumps(BATCH)[:-1] + f',"{one[0]}":{one[1]}}}'
 )
-bodies = (told_texts | documents).map(lambda text: text.encode(errors="replace")) | st.binary(max_size=40)
+PLACES = (
+    '{"id":"b","%s":%s}', '{"job":{"id":"b","%s":%s}}', '{"id":"b","request_counts":{"%s":%s}}',
+    '{"id":"b","errors":[{"%s":%s}]}', '{"data":[{"id":"b"}],"has_more":true,"%s":%s}', '{"error":{"%s":%s}}',
+)  # fmt: skip
+placed = st.tuples(st.sampled_from(PLACES), st.sampled_from(NAMES), odd).map(lambda one: one[0] % one[1:])
+bodies = (told_texts | documents | placed).map(lambda text: text.encode(errors="replace")) | st.binary(max_size=40)
 
 
 def is_text(value, most):
@@ -81,6 +87,10 @@ def told(body):
 @tried(150)
 @given(bodies)
 def test_a_batch_of_any_shape_is_read_within_its_bounds(body):
+    check_batch(body)
+
+
+def check_batch(body):
     found = remote.parse_batch(told(body))
     if found is None:
         return
@@ -115,6 +125,10 @@ def test_one_odd_member_of_a_batch_leaves_the_others_as_they_were(name, value):
 @tried(100)
 @given(bodies)
 def test_a_file_and_a_listing_of_any_shape_are_read_within_their_bounds(body):
+    check_file_and_page(body)
+
+
+def check_file_and_page(body):
     found = told(body)
     file, page = remote.parse_file(found), remote.parse_page(found)
     assert file is None or (file.id and is_id(file.id) and is_text(file.name, remote.TEXT_CHARS))
@@ -176,7 +190,7 @@ def is_wait(seconds):
 
 
 @tried(150)
-@given(st.integers(100, 999), headers, refused)
+@given(st.sampled_from([301, 400, 401, 404, 408, 429, 499, 500, 503]) | st.integers(100, 999), headers, refused)
 @example(429, {"Retry-After": "Mon, 01 Jan 0001 00:00:00 +2359"}, b'{"retry_after_seconds":NaN}')
 def test_every_refusal_is_one_of_the_known_exceptions(status, headers, body):
     found = failures.refusal("POST /files", status, headers, body)
@@ -234,3 +248,11 @@ def test_every_odd_date_is_met(name):
     for value in DATES:
         assert is_wait(failures.retry_after_seconds({name: value}, b""))
         failures.date_of({name: value})
+
+
+def test_every_odd_value_is_met_in_every_place():
+    for place, name, value in itertools.product(PLACES, NAMES, ODD):
+        body = (place % (name, value)).encode(errors="replace")
+        check_batch(body)
+        check_file_and_page(body)
+        assert len(failures.said(body)) <= failures.MESSAGE_CHARS

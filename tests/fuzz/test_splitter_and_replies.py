@@ -189,3 +189,14 @@ def test_an_answer_stays_an_answer_whatever_stands_beside_it(shelf, body, in_bod
 def same_but_for_surrogates(found, sent):
     """Byte for byte, or with nothing but halves of characters replaced."""
     return found == sent or ("\\ud" in sent and found == lines.mend_surrogates(sent.encode()).decode())
+
+
+@pytest.mark.parametrize("atom", ATOMS, ids=range(len(ATOMS)))
+def test_every_odd_value_is_met_in_every_member(shelf, atom):
+    for name in ("content", "finish_reason", "refusal"):
+        choice = f'{{"message":{{"{name}":{atom}}},"{name}":{atom}}}'
+        body = f'{{"choices":[{choice}],"model":{atom},"usage":{{"prompt_tokens":{atom}}}}}'
+        error = f'{{"code":{atom},"message":{atom}}}'
+        for told in ("null", error):
+            line = a_line(f'{{"status_code":{atom},"body":{body}}}', told, [])
+            assert_storable(shelf, judge(parse_reply(line.encode())))
