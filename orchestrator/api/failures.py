@@ -95,7 +95,7 @@ def said(body: bytes) -> str:
         found = " ".join(part for part in parts if isinstance(part, str))
         if found:
             return found[:MESSAGE_CHARS]
-    return _plain(re.sub(r"<[^>]*>", " ", body[:20_000].decode(errors="replace")))
+    return _plain(re.sub(r"<[^<>]*>", " ", body[:20_000].decode(errors="replace")))
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -5,12 +5,13 @@ Which file the line stands in, the counts and the batch's status are hints and p
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import msgspec
 
-from orchestrator.core.lines import Reply, Unreadable
+from orchestrator.core.lines import Reply, Unreadable, mend_surrogates
 from orchestrator.core.model import Fault
 
 MESSAGE_CHARS = 2000
@@ -119,10 +120,24 @@ def _document(raw: bytes | None) -> Any:  # noqa: ANN401 - whatever JSON the pro
 
 
 def _decoded(raw: bytes | None) -> Any:  # noqa: ANN401
-    try:
-        return None if raw is None else msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, RecursionError):
+    if raw is None:
         return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return _decoded_patiently(raw)
+
+
+def _decoded_patiently(raw: bytes) -> Any:  # noqa: ANN401
+    """JSON with a number beyond every range: it makes no paid answer a failure."""
+    try:
+        return json.loads(mend_surrogates(raw), parse_int=_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(digits: str) -> int | float:
+    return int(digits) if len(digits) < 20 else float(digits)  # noqa: PLR2004 - what fits a column is shorter
 
 
 def _answered(reply: Reply, body: object) -> bool:

@@ -1,6 +1,7 @@
 """Every reply that is no success becomes the one exception that tells how to react to it."""
 
 import socket
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -294,3 +295,9 @@ async def test_a_rotated_key_is_used_at_the_next_call(wire, monkeypatch):
         await wire.client.get_batch(made.id)
     monkeypatch.setenv("DOUBLEWORD_API_KEY", "sk-another")
     assert (await wire.client.get_batch(made.id)).id == made.id
+
+
+def test_a_page_of_nothing_but_open_tags_is_read_at_once():
+    started = time.process_time()
+    said(b"<" * 20_000)
+    assert time.process_time() - started < 0.05

@@ -240,3 +240,15 @@ def test_a_long_message_is_clipped_and_a_nul_in_it_replaced():
     outcome = judge(reply(400, {"error": {"message": "\x00" + "x" * 5000, "code": "y" * 5000}}))
     assert outcome.error_message == "\ufffd" + "x" * (MESSAGE_CHARS - 1) + "…"
     assert len(outcome.error_code) == MESSAGE_CHARS + 1
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5000, "-" + "9" * 400])
+def test_a_number_beyond_every_range_makes_no_paid_answer_a_failure(number):
+    body = f'{{"choices":[{{"message":{{"content":"yes"}}}}],"usage":{{"prompt_tokens":7}},"x":{number}}}'
+    outcome = judge(Reply("a", 200, body.encode(), None))
+    assert (outcome.fault, outcome.answer, outcome.prompt_tokens, outcome.response) == (None, "yes", 7, body)
+
+
+def test_a_complaint_with_half_a_character_can_be_stored():
+    error = json.dumps({"message": '{"type":"t","details":"a\\ud800b"}'})
+    assert judge(Reply("a", 500, None, error.encode())).error_message == "a\N{REPLACEMENT CHARACTER}b"
