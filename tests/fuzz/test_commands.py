@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from effort import tried
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.cli import main
@@ -211,6 +211,7 @@ def test_good_records_beside_any_others_are_stored(empty_queue, bad):
 
 @tried(15)
 @given(st.lists(contents.filter(lambda data: b"\n" not in data), max_size=5))
+@example([b"\xef\xbb\xbfx\r", b"\xef\xbb\xbfx"])
 def test_each_line_of_text_is_a_prompt_as_it_stands_unless_it_is_not_utf_8(empty_queue, lines):
     with opened(empty_queue) as shell:
         read_both_ways(shell, ["--lines", shell.write("in.txt", b"\n".join(lines) + b"\n")])
