@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MAX_CUSTOM_ID_BYTES = 64
+COMPARED_CHARACTERS = 100
+"""Of an unknown name: a whole text, taken for a CSV header, would take seconds and ten times its memory."""
 Priority = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -140,7 +142,7 @@ def line_members(line: bytes) -> dict[str, msgspec.Raw]:
 def unknown_key(name: str, known: Iterable[str], what: str = "key") -> BadLine:
     """The complaint about a name that is none of `known`, with the nearest one."""
     names = tuple(known)
-    nearest = get_close_matches(name, names, n=1)
+    nearest = get_close_matches(name[:COMPARED_CHARACTERS], names, n=1)
     remedy = f'did you mean "{nearest[0]}"?' if nearest else f"known are {', '.join(names)}"
     return BadLine(f'unknown {what} "{shown(name)}": {remedy}')
 

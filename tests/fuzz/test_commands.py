@@ -9,12 +9,13 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from effort import tried
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.cli import main
@@ -123,8 +124,7 @@ def shell(empty_queue):
 
 # ---------------------------------------------------------------- files of prompts
 
-MODES = ((), ("--csv",), ("--lines",), ("--template", "T: {text}"), ("--csv", "--template", "T: {text}"),
-         ("--lines", "--template", "T: {line}"))  # fmt: skip
+MODES = ((), ("--csv",), ("--lines",), ("--template", "T: {text}"), ("--csv", "--template", "T: {text}"))
 NASTY_CONTENTS = (
     b"", b"\n", b"\n\r\n \n\t\n", b"\0", b"\0\n\0", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n", b"\xff\xfe{\0}\0", b"\xff",
     b"\xed\xa0\x80", b"\r", b"\r\r\n", b'"', b'""', b'"\n', b'a"b', b'"a"b', b",", b",,,\n,,,", b"prompt", b"prompt\n",
@@ -168,7 +168,7 @@ def test_every_nasty_content_is_stored_or_told_by_its_line(empty_queue, mode):
             read_both_ways(shell, [*mode, shell.write("in.jsonl", content)])
 
 
-@tried(15)
+@tried(10)
 @given(st.sampled_from(MODES), contents)
 def test_no_bytes_on_stdin_do_anything_but_be_stored_or_told(empty_queue, mode, content):
     with opened(empty_queue) as shell:
@@ -188,7 +188,7 @@ def mixed(good, bad):
     return b"\n".join(line for pair in zip(good, bad, strict=True) for line in pair) + b"\n"
 
 
-@tried(15)
+@tried(10)
 @given(st.lists(json_lines, min_size=1, max_size=4))
 def test_good_rows_beside_any_lines_are_stored(empty_queue, bad):
     good = [b'{"custom_id": "good-%d", "prompt": "Why %d?", "model": "m"}' % (n, n) for n in range(len(bad))]
@@ -198,7 +198,7 @@ def test_good_rows_beside_any_lines_are_stored(empty_queue, bad):
         assert {f"good-{n}": f"Why {n}?" for n in range(len(bad))}.items() <= shell.prompts().items()
 
 
-@tried(15)
+@tried(10)
 @given(st.lists(records, min_size=1, max_size=4))
 def test_good_records_beside_any_others_are_stored(empty_queue, bad):
     good = [b"good-%d,Why %d?,m" % (n, n) for n in range(len(bad))]
@@ -209,8 +209,9 @@ def test_good_records_beside_any_others_are_stored(empty_queue, bad):
         assert {f"good-{n}": f"Why {n}?" for n in range(len(bad))}.items() <= shell.prompts().items()
 
 
-@tried(15)
+@tried(10)
 @given(st.lists(contents.filter(lambda data: b"\n" not in data), max_size=5))
+@example([b"\xef\xbb\xbfx\r", b"\xef\xbb\xbfx"])
 def test_each_line_of_text_is_a_prompt_as_it_stands_unless_it_is_not_utf_8(empty_queue, lines):
     with opened(empty_queue) as shell:
         read_both_ways(shell, ["--lines", shell.write("in.txt", b"\n".join(lines) + b"\n")])
@@ -232,7 +233,7 @@ field_names = st.text(
 ).filter(lambda name: name != "custom_id")
 
 
-@tried(15)
+@tried(10)
 @given(st.dictionaries(field_names, st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=3))
 def test_a_template_takes_fields_of_any_name_and_any_text(empty_queue, row):
     with opened(empty_queue) as shell:
@@ -240,6 +241,13 @@ def test_a_template_takes_fields_of_any_name_and_any_text(empty_queue, row):
         words = ("--template", "{{" + "|".join(f"{{{field}}}" for field in row), name)
         read_both_ways(shell, words)
         assert [*shell.prompts().values()] == ["{" + "|".join(row.values())]
+
+
+def test_a_whole_text_taken_for_a_header_is_told_at_once(shell):
+    shell.write("in.csv", b"ab" * 16_000_000)
+    began = time.process_time()
+    assert shell.run("enqueue", "in.csv").err.startswith('in.csv:1: unknown column "abab')
+    assert time.process_time() - began < 2
 
 
 NASTY_TEMPLATES = (
@@ -298,14 +306,14 @@ NASTY_WORDS = (
     "done\n", "DONE",
 )  # fmt: skip
 TAKERS = {
-    "results": ("--tag", "--status", "--format", "-o"),
+    "results": ("--tag", "--status", "-o"),
     "failures": ("--tag",),
     "retry": ("--tag", "--fault", "--custom-id"),
-    "cancel": ("--tag", "--fault", "--custom-id"),
+    "cancel": ("--tag", "--custom-id"),
     "batches": ("--limit", "--"),
     "status": ("--interval",),
-    "enqueue": ("--window", "--provider", "--endpoint", "--priority", "--on-conflict", "--model", "--tag", "--prompt"),
-    "validate": ("--window", "--provider", "--endpoint", "--model"),
+    "enqueue": ("--window", "--provider", "--endpoint", "--priority", "--model", "--tag", "--prompt"),
+    "validate": ("--window", "--model"),
 }
 words = st.sampled_from(NASTY_WORDS) | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
@@ -330,7 +338,7 @@ def test_any_word_that_no_command_knows_is_one_line(shell, command):
         assert shell.run("--", word).code == 2
 
 
-@tried(20)
+@tried(12)
 @given(st.sampled_from(["retry", "cancel", "results"]), st.lists(words, min_size=1, max_size=4), st.data())
 def test_a_selector_selects_what_it_names_and_nothing_else(empty_queue, command, tags, data):
     tags = [tag for tag in tags if tag != NOT_UTF_8]
@@ -368,7 +376,7 @@ def test_where_results_went_is_told_without_harm(shell):
 
 NASTY_SETTINGS = (
     b"", b"\xff", b"\0", b"\xef\xbb\xbf", b"[", b"[database]\nurl = 1", b"[database]\nurl = '\x1b[2J'", b"a" * 100_000,
-    b"[database]\nurl = " + b"[" * 50_000, b"[" + b"a." * 20_000 + b"a]", b"[database]\nurl = '" + b"x" * 99_999 + b"'",
+    b"[database]\nurl = " + b"[" * 50_000, b"[" + b"a." * 2_000 + b"a]", b"[database]\nurl = '" + b"x" * 99_999 + b"'",
     b"\r", b"[database]\r", b"x = 1e999\n", b"x = 1979-05-27\n", b"[[database]]\n", b"[providers]\nx = 1\n",
     b"[providers.'\\u001b']\n", b'[providers."\\u0000"]\n', b"[database]\nurl = '''\n\n", b"=",
 )  # fmt: skip
@@ -418,7 +426,7 @@ def test_every_nasty_address_of_a_database_is_opened_or_refused_in_one_line(shel
     read_settings(shell)
 
 
-@tried(15)
+@tried(10)
 @given(st.dictionaries(st.sampled_from(VARIABLES), words, min_size=1, max_size=3))
 def test_no_environment_does_anything_but_set_or_be_refused_in_one_line(empty_queue, environ):
     with opened(empty_queue) as shell:
