@@ -8,7 +8,7 @@ import orchestrator.core
 MODULES = sorted(Path(orchestrator.core.__file__).parent.glob("*.py"))
 FORBIDDEN_NAMES = {"open", "print", "input", "exec", "eval", "__import__"}
 FORBIDDEN_ATTRIBUTES = {"now", "utcnow", "today", "environ", "getenv", "monotonic", "perf_counter", "random", "urandom"}
-ALLOWED_IMPORTS = {"__future__", "collections", "dataclasses", "datetime", "enum", "re", "typing", "msgspec"}
+ALLOWED_IMPORTS = {"__future__", "collections", "dataclasses", "datetime", "enum", "json", "re", "typing", "msgspec"}
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)
 
 modules = pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)

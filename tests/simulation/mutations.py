@@ -167,7 +167,8 @@ MUTATIONS = (
         "core/retry.py",
         "        attempts += 1\n    if",
         "        attempts += 0\n    if",
-        theme="provider",
+        theme="resends",
+        test="tests/core/test_retry.py",
     ),
     Mutation(
         "a download that ends within a line is read again",
