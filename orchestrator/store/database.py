@@ -59,7 +59,7 @@ class Database:
         self._write_lock = asyncio.Lock()
         self._breath_ends_at = 0.0
         self._running: set[asyncio.Task[Any]] = set()
-        self._can_be_opened = self.path is None or self.path.startswith("file:")
+        self._can_be_opened = self.path is None
 
     @property
     def path(self) -> str | None:

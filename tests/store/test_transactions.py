@@ -15,7 +15,7 @@ from orchestrator.core.model import Lane
 from orchestrator.errors import StoreUnavailable
 from orchestrator.store import database as module
 from orchestrator.store.batches import insert_batch
-from orchestrator.store.database import Database
+from orchestrator.store.database import PRAGMAS, Database
 from orchestrator.store.lanes import find_or_make_lane
 from orchestrator.store.queue import Admitted, admit_prompts, list_ready, list_unadmitted, return_lines, take_into_batch
 from orchestrator.store.schema import migrate
@@ -191,9 +191,10 @@ async def test_a_database_locked_by_another_process_is_unavailable_and_then_not(
     await database.close()
 
 
-async def test_a_file_that_cannot_be_written_is_unavailable_for_writes_only(user, queue_file):
+async def test_a_file_that_cannot_be_written_is_unavailable_for_writes_only(user, queue_file, monkeypatch):
     user.insert()
-    database = Database(f"sqlite:///file:{queue_file}?mode=ro&uri=true")
+    monkeypatch.setattr("orchestrator.store.database.PRAGMAS", (*PRAGMAS, "query_only=ON"))
+    database = Database(f"sqlite:///{queue_file}")
     with pytest.raises(StoreUnavailable, match=r"readonly database: check that .* writable"):
         await database.write(sql("INSERT INTO prompts (prompt) VALUES ('x')"))
     assert len(await database.read(list_unadmitted)) == 1
