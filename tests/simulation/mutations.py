@@ -100,6 +100,7 @@ MUTATIONS = (
         "        elif left and (not batch.rereads or batch.reread_news):",
         "        elif False:",
         theme="provider",
+        test="tests/stages/test_settle.py",
     ),
     Mutation(
         "a line counts for the batch its prompt is in, and for no other",
