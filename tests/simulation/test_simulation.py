@@ -10,7 +10,7 @@ from simulation.mutations import MUTATIONS, broken_text
 
 SIMULATE = Path(__file__).with_name("simulate.py")
 SEEDS = 300
-PARTS = 4
+PARTS = 12
 
 
 def simulate(*options):
