@@ -43,6 +43,18 @@ async def until(condition, what="", seconds=DEADLINE_SECONDS):
         await asyncio.sleep(LOOK_SECONDS)
 
 
+FAULTS = (
+    "create-lost-reply:rate=0.15",
+    "create-502-made:rate=0.1",
+    "upload-lost-reply:rate=0.1",
+    "reset-before:rate=0.05",
+    "status-503:rate=0.05:retry_after=none:body_retry_after=none",
+    "reset-mid-body:rate=0.2:nbytes=1500",
+    "html-error:rate=0.03",
+)
+"""What the provider does while daemons are killed at random."""
+
+
 class Queue:
     """A database file as its users see it, through connections of their own."""
 

@@ -3,17 +3,8 @@
 from random import Random
 
 from chaos.scene import KILLS
-from daemon_process import until
+from daemon_process import FAULTS, until
 
-FAULTS = (
-    "create-lost-reply:rate=0.15",
-    "create-502-made:rate=0.1",
-    "upload-lost-reply:rate=0.1",
-    "reset-before:rate=0.05",
-    "status-503:rate=0.05:retry_after=none:body_retry_after=none",
-    "reset-mid-body:rate=0.2:nbytes=1500",
-    "html-error:rate=0.03",
-)
 SHORT_KILLS = 8
 MOST_CALLS = 25
 
