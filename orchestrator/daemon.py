@@ -24,6 +24,7 @@ from orchestrator.store.providers import forget_limits
 from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
 from orchestrator.store.schema import make_private_file, migrate, only_daemon
 from orchestrator.telemetry import record
+from orchestrator.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -32,6 +33,8 @@ WATCH_SECONDS = 1.0
 """How often the database is asked whether anybody changed it."""
 IDLE_CHECK_SECONDS = 0.5
 POLLERS = 4
+CALLING = ("submit", "poll", "collect")
+"""Stages that wait for a provider."""
 
 
 class Daemon:
@@ -40,6 +43,7 @@ class Daemon:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.bell = Bell()
+        self.vitals = Vitals()
         self._stopped_by: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -47,6 +51,7 @@ class Daemon:
         """First call: finish the ticks in hand. Second: now."""
         if self._stopped_by is None:
             self._stopped_by = reason
+            self.vitals.stopping = True
             grace = self.context.config.shutdown.grace_seconds
             record("daemon.stopping", signal=reason, grace_seconds=grace)
             self.bell.stop()
@@ -63,6 +68,8 @@ class Daemon:
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
+        if self.context.config.web.listen:
+            watches.append(asyncio.create_task(self._serve()))
         self._tasks = {*loops}
         try:
             await self._until_stopped(loops)
@@ -82,7 +89,21 @@ class Daemon:
         return [(stage.__name__, self._loop(stage)) for stage in FLOW for _ in range(many.get(stage, 1))]
 
     def _loop(self, stage: Callable[[Context], Awaitable[Tick]]) -> Coroutine[Any, Any, None]:
-        return run_loop(stage.__name__, partial(stage, self.context), self.bell, self.context.seconds_until)
+        name = stage.__name__
+        tick = self.vitals.watched(name, partial(stage, self.context), self._calls_seconds() if name in CALLING else 0)
+        return run_loop(name, tick, self.bell, self.context.seconds_until)
+
+    def _calls_seconds(self) -> float:
+        """How long the calls of one tick may take: an upload or a download, and the calls around it."""
+        providers = self.context.config.providers.values()
+        return max(each.upload_timeout_seconds + 2 * each.request_timeout_seconds for each in providers)
+
+    async def _serve(self) -> None:
+        """Loaded here: it costs time and memory that a daemon without a page need not spend."""
+        from orchestrator.web.server import serve  # noqa: PLC0415
+        from orchestrator.web.site import Site  # noqa: PLC0415
+
+        await serve(Site(self.context, self.vitals, self.context.config.web.token()))
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
@@ -139,10 +160,13 @@ async def opened(config: Config) -> AsyncIterator[Context]:
 async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     """Run the daemon in this process; prompts by status when it stops.
 
-    Raises StoreInUse when another daemon works on the same SQLite file, SchemaMismatch when the database is newer.
+    Raises StoreInUse when another daemon works on the same SQLite file, SchemaMismatch when the database is newer,
+    ConfigError when the variable of a key or of the page's token is empty.
     """
     config, started = loaded.config, time.monotonic()
     config.providers[config.defaults.provider].api_key()
+    if config.web.listen:
+        config.web.token()
     async with opened(config) as context:
         path = context.database.path
         if path is not None:

@@ -54,6 +54,16 @@ EVENTS: dict[str, Event] = {
         "Report it with this line. Prompts are safe: nothing was committed.",
     ),
     "loop.recovered": Event("info", "A stage that failed works again.", "stage, failures"),
+    "page.listening": Event("info", "The page is served.", "url, token"),
+    "page.unavailable": Event(
+        "warning",
+        "The page cannot be served; the work goes on without it, and it is tried again. Folded.",
+        "listen, reason, tries",
+        "Free the address, or set web.listen to another one and restart the daemon.",
+    ),
+    "page.failed": Event(
+        "error", "A request for the page hit a bug.", "path, reason, exception", "Report it with this line."
+    ),
     "admit.admitted": Event("info", "Rows were checked and joined the queue.", "prompts"),
     "admit.rejected": Event(
         "warning",

@@ -11,8 +11,6 @@ KEYS = [*FIELDS, *(f"providers.{name}.{key}" for name in BUILT_IN for key in PRO
 FIXED = {  # accepted at one value only
     "retention.finished_days": "1",
     "retention.remote_files": "delete",
-    "web.listen": "127.0.0.1:8080",
-    "web.token_env": "TOKEN",
     "providers.doubleword.profile": "openai",
     "providers.openai.profile": "doubleword",
 }
@@ -22,6 +20,8 @@ OTHER_TEXT = {
     "defaults.model": "Qwen/Qwen3.5-35B-A3B-FP8",
     "defaults.endpoint": "/v1/embeddings",
     "defaults.completion_window": "1h",
+    "web.listen": "127.0.0.1:8080",
+    "web.token_env": "TOKEN",
     "log.level": "debug",
     "log.format": "json",
     "base_url": "http://127.0.0.1:3001/ai/v1",
