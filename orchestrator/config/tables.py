@@ -180,7 +180,7 @@ class Shutdown(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Web(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the daemon shows over HTTP: health, readiness."""
+    """What the daemon shows over HTTP: the status page, health, readiness."""
 
     listen: Annotated[
         str,
@@ -197,6 +197,9 @@ class Web(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,127})?\Z",
         ),
     ] = ""
+    show_content: Annotated[
+        bool, said("Whether a fault's example shows the beginning of its prompt; false: no text of a prompt is shown.")
+    ] = False
 
     def address(self) -> tuple[str, int]:
         host, _, port = self.listen.rpartition(":")
