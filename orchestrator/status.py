@@ -213,10 +213,10 @@ def _with_time(found: Trouble | FaultGroup, moment: str) -> dict[str, Any]:
 
 def _event_object(step: Step) -> dict[str, Any]:
     told = {
-        "packed": f"{step.lines} prompts packed for {step.provider}",
-        "submitted": f"{step.lines} prompts accepted by {step.provider}",
+        "packed": f"{step.lines} prompts for {step.provider}",
+        "submitted": f"{step.lines} prompts, accepted by {step.provider}",
         "ended": f"{step.remote_status or 'over'} at {step.provider}",
-        "settled": f"closed: {step.done} done, {step.failed} failed, {step.resent} sent again",
+        "settled": f"{step.done} done, {step.failed} failed, {step.resent} sent again",
     }
     return {"at": iso(step.at_ms), "event": step.step, "batch_id": step.batch_id, "text": told[step.step]}
 

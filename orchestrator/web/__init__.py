@@ -1,4 +1,4 @@
-"""What the daemon shows over HTTP, read-only: health and readiness for machines. Off unless `web.listen` is set.
+"""What the daemon shows over HTTP, read-only: the status page, health and readiness. Off unless `web.listen` is set.
 
 It runs inside the daemon's event loop and never at its expense: what costs SQL is remembered for some seconds and asked
 once for all who wait, connections are bounded, and a page that cannot be served is told in the log and tried again

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.web.health import healthz, readyz
+from orchestrator.web.page import status_routes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,7 +26,10 @@ class Route:
 
 
 def routes(site: Site) -> list[Route]:
+    page, status = status_routes(site)
     return [
+        Route("/", page),
+        Route("/status.json", status),
         Route("/healthz", healthz, open=True),
         Route("/readyz", readyz(site), open=True),
     ]

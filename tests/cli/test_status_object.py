@@ -154,10 +154,10 @@ def test_the_last_steps_of_batches_are_told_newest_first(batch, told, now_ms):
     batch("second", "creating", hours_ago=2, prompts=0, lines=7)
     batch("third", "discarded", hours_ago=1, prompts=0)
     assert [(each["batch_id"], each["event"], each["text"]) for each in told()["events"]] == [
-        (1, "settled", "closed: 4 done, 1 failed, 0 sent again"),
-        (2, "packed", "7 prompts packed for doubleword"),
-        (1, "submitted", "5 prompts accepted by doubleword"),
-        (1, "packed", "5 prompts packed for doubleword"),
+        (1, "settled", "4 done, 1 failed, 0 sent again"),
+        (2, "packed", "7 prompts for doubleword"),
+        (1, "submitted", "5 prompts, accepted by doubleword"),
+        (1, "packed", "5 prompts for doubleword"),
     ]
 
 
