@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.web.health import healthz, readyz
+from orchestrator.web.metrics import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,4 +29,5 @@ def routes(site: Site) -> list[Route]:
     return [
         Route("/healthz", healthz, open=True),
         Route("/readyz", readyz(site), open=True),
+        Route("/metrics", metrics(site)),
     ]
