@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from orchestrator.keys import hidden
+from orchestrator.measures import measure
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
@@ -228,6 +229,7 @@ def record(event: str, **facts: object) -> None:
     """Write one fact of EVENTS with its fields; a field that is None is left out."""
     told = {name: _sayable(value) for name, value in facts.items() if value is not None}
     getattr(_logger, EVENTS[event].level)(event, **told)
+    measure(event, **facts)
 
 
 def _sayable(value: object) -> object:

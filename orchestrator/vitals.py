@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.loop import LONGEST_REST_SECONDS, PAUSE_MAX_SECONDS
+from orchestrator.measures import measure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,11 +45,15 @@ class Vitals:
         self._signs.append(sign)
 
         async def watched_tick() -> Tick:
-            sign.since, sign.patience_seconds = clock(), TICK_PATIENCE_SECONDS + calls_seconds
+            began_at, done = clock(), None
+            sign.since, sign.patience_seconds = began_at, TICK_PATIENCE_SECONDS + calls_seconds
             try:
-                return await tick()
+                done = await tick()
+                return done
             finally:
                 sign.since, sign.patience_seconds = clock(), REST_PATIENCE_SECONDS
+                moved = None if done is None else done.moved
+                measure("loop.ticked", stage=stage, seconds=sign.since - began_at, moved=moved)
 
         return watched_tick
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.web.health import healthz, readyz
+from orchestrator.web.metrics import metrics
 from orchestrator.web.page import status_routes
 
 if TYPE_CHECKING:
@@ -32,4 +33,5 @@ def routes(site: Site) -> list[Route]:
         Route("/status.json", status),
         Route("/healthz", healthz, open=True),
         Route("/readyz", readyz(site), open=True),
+        Route("/metrics", metrics(site)),
     ]

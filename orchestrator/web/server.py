@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from aiohttp import web
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.measures import listening
 from orchestrator.telemetry import record, worth_telling
 from orchestrator.web.access import add_headers, guarded
 from orchestrator.web.routes import routes
@@ -23,7 +24,16 @@ FAREWELL_SECONDS = 1.0
 
 
 async def serve(site: Site) -> None:
-    """Serve until cancelled; while the address cannot be had, try again every RETRY_SECONDS."""
+    """Serve until cancelled, and count meanwhile; while the address cannot be had, try again every RETRY_SECONDS."""
+    with listening(site.counters.hear):
+        lag = asyncio.create_task(site.counters.watch_lag())
+        try:
+            await _serve(site)
+        finally:
+            lag.cancel()
+
+
+async def _serve(site: Site) -> None:
     runner = web.AppRunner(
         application(site), access_log=None, handle_signals=False, shutdown_timeout=FAREWELL_SECONDS
     )  # fmt: skip

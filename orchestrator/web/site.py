@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from aiohttp import web
+
+from orchestrator.web.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,13 +23,17 @@ SHARE = 20
 WAIT_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Site:
     """One daemon as it is shown. `token` is what a visitor must know, None where anybody on this machine may look."""
 
     context: Context
     vitals: Vitals
     token: str | None
+    counters: Counters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counters = Counters(self.context.clients)
 
 
 SITE = web.AppKey("site", Site)

@@ -51,6 +51,7 @@ async def test_the_token_opens_the_page_as_bearer_and_as_a_browser_sends_it(secr
         bearer(TOKEN + "x"),
         basic(""),
         basic("x", user=TOKEN),
+        basic("", user=TOKEN),
         {"Authorization": TOKEN},
         {"Authorization": "Basic !"},
         {"Authorization": "Basic \u00fc"},
