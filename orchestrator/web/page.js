@@ -1,5 +1,5 @@
 // Puts a fresh page in the place of the old one. Without it the page reloads as a whole.
-const pause = 5000;
+const pause = 1000 * document.body.dataset.refresh;
 
 const put = (fresh) => {
   const old = document.getElementById("main");
@@ -16,7 +16,8 @@ const refresh = async () => {
   try {
     const answer = await fetch(location.pathname, { cache: "no-store" });
     if (!answer.ok) throw new Error(answer.statusText);
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const text = (await answer.text()).replace(/<style[^]*?<\/style>/, ""); // its nonce is not the one of this page
+    const fresh = new DOMParser().parseFromString(text, "text/html");
     if (getSelection().isCollapsed) put(fresh);
     stale.hidden = true;
   } catch {
