@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.status import by_size, label
+from orchestrator.cli.tables import shortened
 from orchestrator.core.telling import duration, harmless, left_of_window, seconds_ago, shown_status
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BAR_CELLS = 12
+STATUS_CHARACTERS = 12
 NEEDS_SHOWN = 3
 LINES_OF_HEAD, LINES_OF_NEED, LINES_BESIDE_ROWS = 10, 2, 2
 """From the name to the throughput; what is wrong and what to do; a blank line and the columns' names of a table."""
@@ -109,7 +111,7 @@ def _batches(status: Status, most: int) -> Table:
         received = f"{batch['lines_received']}/{batch['lines']}"
         bar = ProgressBar(max(1, batch["lines"]), batch["lines_received"], width=BAR_CELLS)
         ages = (duration(batch["age_seconds"]), left_of_window(batch, status["at"]))
-        table.add_row(_text(name), _text(shown_status(batch)), received, bar, *ages)
+        table.add_row(_text(name), _text(shortened(shown_status(batch), STATUS_CHARACTERS)), received, bar, *ages)
     return table
 
 
@@ -118,7 +120,9 @@ def _faults(status: Status, most: int) -> Table:
     for fault in status["faults"][:most]:
         name = " ".join(str(part) for part in (fault["fault"], fault["status_code"]) if part is not None)
         ago = duration(seconds_ago(fault["last_at"], status["at"]))
-        example = f"{fault['custom_id'] or 'a deleted prompt'}: {fault['message'] or fault['error_code'] or ''}"
+        example = (
+            f"{fault['custom_id'] or 'a deleted prompt'}: {fault['message'] or fault['error_code'] or 'no message'}"
+        )
         table.add_row(_text(name), str(fault["attempts"]), ago, _text(example))
     return table
 

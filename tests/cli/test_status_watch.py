@@ -118,7 +118,7 @@ def test_everything_of_a_long_queue_is_seen_on_one_screen(queue, process):
     queue.sql(
         "INSERT INTO lanes (provider, endpoint, completion_window, model) VALUES ('d', '/v1/x', '1h', ?)", "m" * 99
     )
-    row = "1, 'submitted', 50000, 12345, 'r' || i, 'in_progress', 50000, ?, ?"
+    row = "1, 'submitted', 50000, 12345, 'r' || i, 'in_progress' || hex(zeroblob(99)), 50000, ?, ?"
     queue.sql(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30) INSERT INTO batch_states (key,"
         " lane_id, status, lines, lines_done, remote_batch_id, remote_status, remote_total, created_at_ms,"
@@ -138,7 +138,7 @@ def test_everything_of_a_long_queue_is_seen_on_one_screen(queue, process):
         "and 29 more: orchestrator status",
         "last minute: 0 done, 50 failed",
         "batches (2 of 30)",
-        "12345/50000",
+        "in_progress0… 12345/50000",
         "1h 3m over",
         "faults (2 of 5)",
     ):
