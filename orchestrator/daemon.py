@@ -16,7 +16,7 @@ from orchestrator.api.client import Client
 from orchestrator.config import Config, Loaded, effective
 from orchestrator.context import Context, Tick
 from orchestrator.errors import StoreError
-from orchestrator.loop import Bell, run_loop
+from orchestrator.loop import Bell, Troubles, run_loop
 from orchestrator.stages import FLOW, collect, poll, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
@@ -43,6 +43,7 @@ class Daemon:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.bell = Bell()
+        self.troubles = Troubles()
         self.vitals = Vitals()
         self._stopped_by: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -91,7 +92,7 @@ class Daemon:
     def _loop(self, stage: Callable[[Context], Awaitable[Tick]]) -> Coroutine[Any, Any, None]:
         name = stage.__name__
         tick = self.vitals.watched(name, partial(stage, self.context), self._calls_seconds() if name in CALLING else 0)
-        return run_loop(name, tick, self.bell, self.context.seconds_until)
+        return run_loop(name, tick, self.bell, self.troubles, self.context.seconds_until)
 
     def _calls_seconds(self) -> float:
         """How long the calls of one tick may take: an upload or a download, and the calls around it."""

@@ -44,17 +44,20 @@ EVENTS: dict[str, Event] = {
     "daemon.stopped": Event("info", "The daemon has stopped; nothing is lost, the next start goes on.", "seconds"),
     "loop.failed": Event(
         "warning",
-        "A stage could not work and pauses, longer each time; folded while the reason stays the same.",
-        "stage, reason, failures, pause_seconds",
+        "Stages cannot work and pause, longer each time; told once for all that share the reason, then at their 2nd, "
+        "4th, 8th … failure in a row.",
+        "stages, reason, failures, pause_seconds",
         "Read the reason: it names the remedy. Work goes on by itself.",
     ),
     "loop.crashed": Event(
         "error",
         "A stage hit a bug; it goes on after a pause.",
-        "stage, reason, failures, pause_seconds, exception",
+        "stages, reason, failures, pause_seconds, exception",
         "Report it with this line. Prompts are safe: nothing was committed.",
     ),
-    "loop.recovered": Event("info", "A stage that failed works again.", "stage, failures"),
+    "loop.recovered": Event(
+        "info", "Every stage that failed for one reason works again; the last of them is named.", "stage, failures"
+    ),
     "page.listening": Event("info", "The page is served.", "url, token"),
     "page.unavailable": Event(
         "warning",
@@ -138,7 +141,7 @@ EVENTS: dict[str, Event] = {
     "provider.resumed": Event("info", "The provider's account works again.", "provider"),
     "poll.changed": Event(
         "info",
-        "The provider shows a new status or progress.",
+        "The provider shows a new status, or answered one more tenth of the batch.",
         f"{_BATCH}, remote_status, total, completed, failed, received",
     ),
     "poll.failed": Event(
@@ -165,8 +168,8 @@ EVENTS: dict[str, Event] = {
     ),
     "collect.received": Event(
         "info",
-        "Lines were read and stored.",
-        f"{_BATCH}, file, lines, done, resent, failed, duplicates, strays, faults",
+        "Lines were read and stored; told at each further tenth of the batch, with what the last read brought.",
+        f"{_BATCH}, file, received, of, lines, done, resent, failed, duplicates, strays, faults",
     ),
     "collect.unreadable": Event(
         "warning",
@@ -218,7 +221,7 @@ EVENTS: dict[str, Event] = {
     "settle.settled": Event(
         "info",
         "The batch is closed: received = done + failed + resent.",
-        f"{_BATCH}, remote_status, lines, done, failed, resent, seconds",
+        f"{_BATCH}, remote_status, lines, done, failed, resent, faults, seconds",
     ),
 }
 
@@ -255,6 +258,11 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def further_tenth(before: int, after: int, whole: int) -> bool:
+    """True when progress passed one more tenth of the whole: a long way is told in ten lines."""
+    return after * 10 // max(1, whole) > before * 10 // max(1, whole)
 
 
 def worth_telling(count: int) -> bool:
