@@ -17,6 +17,7 @@ from orchestrator.config import Config, Loaded, effective
 from orchestrator.context import Context, Tick
 from orchestrator.errors import StoreError
 from orchestrator.loop import Bell, run_loop
+from orchestrator.service import report
 from orchestrator.stages import FLOW, collect, poll, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
@@ -66,6 +67,7 @@ class Daemon:
         """Run until stopped, or until every prompt has ended."""
         loops = [asyncio.create_task(loop, name=name) for name, loop in self._loops()]
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+        watches.append(asyncio.create_task(report(self.vitals, os.environ)))
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
         if self.context.config.web.listen:

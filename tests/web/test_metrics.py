@@ -170,8 +170,8 @@ async def test_a_batch_under_way_shows_its_state_lines_and_ages(start, serving):
     assert told("orchestrator_batch_lines", state="in_batch") == 3
     assert told("orchestrator_batch_lines", state="received") == 0
     assert told("orchestrator_batch_bytes") == rig.batch()["nbytes"]
-    assert told("orchestrator_batch_age_seconds_max", status="submitted") == pytest.approx(127, abs=1)
-    assert told("orchestrator_poll_age_seconds_max") == pytest.approx(7, abs=1)
+    assert told("orchestrator_oldest_batch_age_seconds", status="submitted") == pytest.approx(127, abs=1)
+    assert told("orchestrator_oldest_poll_age_seconds") == pytest.approx(7, abs=1)
     assert told("orchestrator_batches_past_window", provider="doubleword") == 0
     rig.clock.advance(24 * 3600)
     assert (await scrape(page))("orchestrator_batches_past_window", provider="doubleword") == 1
