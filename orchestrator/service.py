@@ -30,12 +30,12 @@ async def report(vitals: Vitals, environ: Mapping[str, str]) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.setblocking(False)
         manager = Manager(channel, address)
-        manager.tell("READY=1")
+        manager.notify("READY=1")
         with listening(manager.hear):
             try:
                 await _watch(manager, vitals, watchdog_seconds(environ))
             finally:
-                manager.tell("STOPPING=1")
+                manager.notify("STOPPING=1")
 
 
 async def _watch(manager: Manager, vitals: Vitals, interval: float | None) -> None:
@@ -44,7 +44,7 @@ async def _watch(manager: Manager, vitals: Vitals, interval: float | None) -> No
         return
     while True:
         if not vitals.stuck():
-            manager.tell("WATCHDOG=1")
+            manager.notify("WATCHDOG=1")
         await asyncio.sleep(interval / 2)
 
 
@@ -65,7 +65,7 @@ class Manager:
         self._done = 0
         self._since = time.monotonic()
 
-    def tell(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             self._channel.sendto(line.encode(), self._address)
 
@@ -73,9 +73,9 @@ class Manager:
         if what == "store.recorded":
             self._done += facts["statuses"].get(PromptStatus.DONE, 0)
         elif what == "daemon.heartbeat":
-            self.tell(f"STATUS={self._standing(facts['active_batches'], facts['queued'])}")
+            self.notify(f"STATUS={self._standing(facts['active_batches'], facts['queued'])}")
         elif what == "daemon.stopping":
-            self.tell("STOPPING=1")
+            self.notify("STOPPING=1")
 
     def _standing(self, batches: int, queued: int) -> str:
         """Where the work stands, with the rate since the last time it was said."""

@@ -83,7 +83,9 @@ METRICS: dict[str, Metric] = {
     ),
     "orchestrator_database_file_bytes": Metric("gauge", "Size of the SQLite file and of its log (wal).", ("file",)),
     "orchestrator_events_total": Metric(
-        "counter", "Lines of the log by event, also those below log.level; docs/logs.md has them all.", ("event",)
+        "counter",
+        "Lines of the log by event, also those below log.level; docs/logs.md has them all.",
+        ("event", "level"),
     ),
 }
 

@@ -44,7 +44,7 @@ class Counters:
 
     def hear(self, what: str, facts: Mapping[str, Any]) -> None:
         if what in EVENTS:
-            self._add("orchestrator_events_total", 1, what)
+            self._add("orchestrator_events_total", 1, what, EVENTS[what].level)
         hearer = self._hearers.get(what)
         if hearer is not None:
             hearer(facts)
@@ -74,11 +74,12 @@ class Counters:
             "orchestrator_provider_pauses_total": providers,
             "orchestrator_stage_moved_total": STAGES,
             "orchestrator_stage_failures_total": STAGES,
-            "orchestrator_events_total": EVENTS,
         }
         for name, values in known.items():
             for value in values:
                 self._counters[name].labels(value)
+        for event, told in EVENTS.items():
+            self._counters["orchestrator_events_total"].labels(event, told.level)
 
     def _add(self, name: str, amount: float, *labels: str) -> None:
         counter = self._counters[name]

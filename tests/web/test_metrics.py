@@ -109,7 +109,7 @@ async def test_lines_and_bytes_agree_with_the_batches(worked):
     assert told("orchestrator_sealed_bytes_total") == nbytes
     assert told("orchestrator_uploaded_bytes_total") == nbytes
     assert told("orchestrator_downloaded_bytes_total") > 0
-    assert told("orchestrator_events_total", event="settle.settled") == len(rig.batches())
+    assert told("orchestrator_events_total", event="settle.settled", level="info") == len(rig.batches())
 
 
 async def test_calls_are_counted_by_route_never_by_id(worked):
@@ -260,7 +260,8 @@ def test_any_event_can_be_heard(event):
     fields = {field.strip(): 1 for field in EVENTS[event].fields.split(",")}
     heard = Counters(["doubleword"])
     heard.hear(event, {**fields, "provider": "doubleword"})
-    assert heard.registry.get_sample_value("orchestrator_events_total", {"event": event}) == 1
+    labels = {"event": event, "level": EVENTS[event].level}
+    assert heard.registry.get_sample_value("orchestrator_events_total", labels) == 1
 
 
 def test_what_is_no_event_and_no_figure_is_passed_over():
