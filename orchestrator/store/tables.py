@@ -164,7 +164,7 @@ batch_states = Table(
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("empty_looks", Integer, nullable=False, server_default=text("0")),
     Column("input_file_id", Text),
-    Column("remote_batch_id", Text, unique=True),
+    Column("remote_batch_id", Text),
     Column("output_file_id", Text),
     Column("error_file_id", Text),
     Column("remote_status", Text),
@@ -207,6 +207,7 @@ Index(
     sqlite_where=text(ACTIVE),
     postgresql_where=text(ACTIVE),
 )
+Index("batch_states_remote", batch_states.c.remote_batch_id)
 
 replies = Table(
     "replies",
