@@ -17,7 +17,7 @@ from orchestrator.config import Config, Loaded, effective
 from orchestrator.context import Context, Tick
 from orchestrator.errors import StoreError
 from orchestrator.loop import Bell, run_loop
-from orchestrator.stages import FLOW, collect, poll, submit
+from orchestrator.stages import CHORES, FLOW, collect, poll, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
 from orchestrator.store.providers import forget_limits
@@ -40,6 +40,7 @@ class Daemon:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.bell = Bell()
+        self._chores = Bell()
         self._stopped_by: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,9 +50,13 @@ class Daemon:
             self._stopped_by = reason
             grace = self.context.config.shutdown.grace_seconds
             record("daemon.stopping", signal=reason, grace_seconds=grace)
-            self.bell.stop()
+            self._stop()
             return
         self.abort()
+
+    def _stop(self) -> None:
+        self.bell.stop()
+        self._chores.stop()
 
     def abort(self) -> None:
         for task in self._tasks:
@@ -79,10 +84,11 @@ class Daemon:
     def _loops(self) -> list[tuple[str, Any]]:
         config = self.context.config
         many = {submit: config.submission.concurrency, collect: config.collection.concurrency, poll: POLLERS}
-        return [(stage.__name__, self._loop(stage)) for stage in FLOW for _ in range(many.get(stage, 1))]
+        flow = [(stage.__name__, self._loop(stage, self.bell)) for stage in FLOW for _ in range(many.get(stage, 1))]
+        return flow + [(chore.__name__, self._loop(chore, self._chores)) for chore in CHORES]
 
-    def _loop(self, stage: Callable[[Context], Awaitable[Tick]]) -> Coroutine[Any, Any, None]:
-        return run_loop(stage.__name__, partial(stage, self.context), self.bell, self.context.seconds_until)
+    def _loop(self, stage: Callable[[Context], Awaitable[Tick]], bell: Bell) -> Coroutine[Any, Any, None]:
+        return run_loop(stage.__name__, partial(stage, self.context), bell, self.context.seconds_until)
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
@@ -113,7 +119,7 @@ class Daemon:
                 if await self.context.database.read(is_idle):
                     break
             await asyncio.sleep(IDLE_CHECK_SECONDS)
-        self.bell.stop()
+        self._stop()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

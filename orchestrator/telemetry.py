@@ -209,6 +209,24 @@ EVENTS: dict[str, Event] = {
         "The batch is closed: received = done + failed + resent.",
         f"{_BATCH}, remote_status, lines, done, failed, resent, seconds",
     ),
+    "prune.pruned": Event(
+        "info",
+        "Prompts and batches older than `retention.finished_days` were deleted; at most one line a minute.",
+        "prompts, batches",
+    ),
+    "clear.deleted": Event("info", "A closed batch's files were deleted at the provider.", f"{_BATCH}, files"),
+    "clear.kept": Event(
+        "warning",
+        "A file was not deleted at the provider, since it refuses that, or does not show the file to be ours.",
+        f"{_BATCH}, file_id, reason",
+        "Read the reason; delete the file by hand if it is yours.",
+    ),
+    "clear.failed": Event(
+        "warning",
+        "Files could not be deleted at the provider now; tried again later, less and less often. Folded.",
+        f"{_BATCH}, reason, tries",
+        "If it lasts, check the network, the key and the provider's status page.",
+    ),
 }
 
 _logger: Any = structlog.get_logger("orchestrator")

@@ -101,6 +101,12 @@ class Client:
         files = [parse_file(item) async for item in listed]
         return [file for file in files if file is not None and file.name == name]
 
+    async def get_file(self, file_id: str) -> RemoteFile:
+        found = parse_file(await self._call("GET", f"/files/{_segment(file_id)}"))
+        if found is None:
+            raise ReplyLost("GET /files: the reply is no file")
+        return found
+
     async def delete_file(self, file_id: str) -> None:
         await self._call("DELETE", f"/files/{_segment(file_id)}")
 
