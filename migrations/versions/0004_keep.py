@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, MetaData, Table, Text, text
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 
 CLOSED = "status IN ('settled', 'discarded')"
 WITH_FILES = f"{CLOSED} AND files_deleted_at_ms IS NULL"
@@ -22,6 +22,7 @@ queue_state = Table(
     Column("name", Text, nullable=False),
     Column("backed_up_at_ms", BigInteger),
     Column("looks", Integer, nullable=False, server_default=text("0")),
+    Column("look_at_ms", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1", name="there_is_one"),
 )
 chores = Table(

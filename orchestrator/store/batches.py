@@ -83,6 +83,13 @@ async def get_batch(connection: AsyncConnection, batch_id: int) -> Batch:
     return _batch(row)
 
 
+async def has_remote(connection: AsyncConnection, provider: str, remote_id: str) -> bool:
+    """Whether a batch of ours at that provider has this remote id."""
+    found = select(batch_states.c.id).join(lanes, lanes.c.id == batch_states.c.lane_id)
+    same = found.where(batch_states.c.remote_batch_id == remote_id, lanes.c.provider == provider)
+    return (await connection.execute(same.limit(1))).first() is not None
+
+
 def _batch(row: Row[Any]) -> Batch:
     named = dict(zip((column.name for column in _BATCH_COLUMNS), row, strict=False))
     status = BatchStatus(named.pop("status"))

@@ -168,7 +168,7 @@ batch_states = Table(
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("empty_looks", Integer, nullable=False, server_default=text("0")),
     Column("input_file_id", Text),
-    Column("remote_batch_id", Text, unique=True),
+    Column("remote_batch_id", Text),
     Column("output_file_id", Text),
     Column("error_file_id", Text),
     Column("remote_status", Text),
@@ -219,6 +219,7 @@ Index(
     sqlite_where=text(WITH_FILES),
     postgresql_where=text(WITH_FILES),
 )
+Index("batch_states_remote", batch_states.c.remote_batch_id)
 
 replies = Table(
     "replies",
@@ -267,6 +268,7 @@ queue_state = Table(
     Column("name", Text, nullable=False),
     Column("backed_up_at_ms", BigInteger),
     Column("looks", Integer, nullable=False, server_default=text("0")),
+    Column("look_at_ms", BigInteger, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1", name="there_is_one"),
 )
 
