@@ -44,9 +44,14 @@ def steady() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def new_key() -> str:
+def new_key(prefix: str = "orc-") -> str:
     """A batch's own name at the provider. Hex and hyphens only: listings treat `_` and `%` as wildcards."""
-    return f"orc-{secrets.token_hex(12)}"
+    return f"{prefix}{secrets.token_hex(12)}"
+
+
+def key_prefix(queue_name: str) -> str:
+    """What the keys of one queue's batches begin with, and those of no other."""
+    return f"orc-{queue_name}-"
 
 
 def rules_of(config: Config) -> dict[str, Rules]:
@@ -81,7 +86,8 @@ class Context:
     """`clock` gives Unix seconds, `steady` seconds that nobody can set, `dice` numbers in [0, 1).
 
     `holding` are the batches this process works on now, each with the steady time until which it is surely ours.
-    `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms).
+    `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
+    `strangers` remote batches of this queue that hold no prompt it still has.
     """
 
     config: Config
@@ -95,6 +101,7 @@ class Context:
     holding: dict[int, float] = field(default_factory=dict)
     resting: dict[str, int] = field(default_factory=dict)
     pruning: Pruning = field(default_factory=Pruning)
+    strangers: set[str] = field(default_factory=set)
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)

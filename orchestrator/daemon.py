@@ -8,20 +8,22 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.api.client import Client
 from orchestrator.config import Config, Loaded, effective
-from orchestrator.context import Context, Tick
+from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
 from orchestrator.loop import Bell, run_loop
-from orchestrator.stages import CHORES, FLOW, collect, poll, submit
+from orchestrator.stages import CHORES, FLOW, admit, collect, poll, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
 from orchestrator.store.providers import forget_limits
 from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
+from orchestrator.store.restoring import read_name, read_restored
 from orchestrator.store.schema import make_private_file, migrate, only_daemon
 from orchestrator.telemetry import record
 
@@ -41,6 +43,8 @@ class Daemon:
         self.context = context
         self.bell = Bell()
         self._chores = Bell()
+        self._restoring = Bell()
+        self._complete = asyncio.Event()
         self._stopped_by: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -57,6 +61,8 @@ class Daemon:
     def _stop(self) -> None:
         self.bell.stop()
         self._chores.stop()
+        self._restoring.stop()
+        self._complete.set()
 
     def abort(self) -> None:
         for task in self._tasks:
@@ -64,7 +70,8 @@ class Daemon:
 
     async def run(self, *, until_idle: bool) -> None:
         """Run until stopped, or until every prompt has ended."""
-        loops = [asyncio.create_task(loop, name=name) for name, loop in self._loops()]
+        loops = [asyncio.create_task(self._when_complete(loop), name=name) for name, loop in self._loops()]
+        loops.append(asyncio.create_task(self._reclaim(), name="reclaim"))
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
@@ -89,6 +96,28 @@ class Daemon:
 
     def _loop(self, stage: Callable[[Context], Awaitable[Tick]], bell: Bell) -> Coroutine[Any, Any, None]:
         return run_loop(stage.__name__, partial(stage, self.context), bell, self.context.seconds_until)
+
+    async def _when_complete(self, loop: Coroutine[Any, Any, None]) -> None:
+        """Start a loop once the queue is known to hold all that was sent of it."""
+        try:
+            await self._complete.wait()
+        except asyncio.CancelledError:
+            loop.close()
+            raise
+        await loop
+
+    async def _reclaim(self) -> None:
+        await run_loop("reclaim", self._reclaimed, self._restoring, self.context.seconds_until)
+
+    async def _reclaimed(self) -> Tick:
+        """At once, unless the queue was restored from a backup."""
+        if await self.context.database.read(read_restored) is None:
+            self._complete.set()
+            self._restoring.stop()
+            return Tick()
+        while (await admit(self.context)).more:
+            pass
+        return await reclaim(self.context)
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
@@ -154,8 +183,8 @@ async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
         if path is not None:
             make_private_file(path)
         with only_daemon(path):
-            daemon = Daemon(context)
             await prepare(context, loaded)
+            daemon = Daemon(await named(context))
             with _signals(daemon):
                 await daemon.run(until_idle=until_idle)
             counts = await context.database.read(count_by_status)
@@ -180,6 +209,12 @@ async def prepare(context: Context, loaded: Loaded) -> None:
         providers=sorted(context.clients), released_leases=released,
     )  # fmt: skip
     record("daemon.config", settings=changed)
+
+
+async def named(context: Context) -> Context:
+    """The same, with keys by which the queue knows its batches again, even when it was restored from a backup."""
+    name = await context.database.read(read_name)
+    return replace(context, new_key=partial(new_key, key_prefix(name)))
 
 
 @contextlib.contextmanager

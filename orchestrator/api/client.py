@@ -167,6 +167,20 @@ class Client:
                 break
         return found
 
+    async def find_batches_of(self, prefix: str, age_seconds: float) -> list[RemoteBatch]:
+        """Batches whose metadata holds a key of this prefix, newest first, back for at least `age_seconds`."""
+        found = []
+        async for item in self._listing("/batches", {"search": prefix}):
+            ours = any(value.startswith(prefix) for value in metadata_values(item))
+            batch = parse_batch(item)
+            if ours and batch is None:
+                raise ReplyLost(f"GET /batches: a batch of {prefix} is there, but its id cannot be used")
+            if batch is not None and ours:
+                found.append(batch)
+            elif batch is not None and self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
+                break
+        return found
+
     def _older(self, batch: RemoteBatch, age_seconds: float) -> bool:
         """By the server's own clock: ours may be wrong by hours, and then nothing of ours would be found (F39)."""
         if batch.created_at_ms is None or self._server_time is None:

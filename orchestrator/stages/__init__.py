@@ -9,10 +9,11 @@ from orchestrator.stages.collect import collect
 from orchestrator.stages.pack import pack
 from orchestrator.stages.poll import poll
 from orchestrator.stages.prune import prune
+from orchestrator.stages.reclaim import reclaim
 from orchestrator.stages.settle import settle
 from orchestrator.stages.submit import submit
 
-__all__ = ["CHORES", "FLOW", "admit", "clear", "collect", "pack", "poll", "prune", "settle", "submit"]
+__all__ = ["CHORES", "FLOW", "admit", "clear", "collect", "pack", "poll", "prune", "reclaim", "settle", "submit"]
 
 FLOW = (admit, pack, submit, poll, collect, settle)
 CHORES = (clear, prune)
