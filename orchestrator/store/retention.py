@@ -236,4 +236,5 @@ async def give_back(connection: AsyncConnection, pages: int) -> int:
 async def read_pruned(connection: AsyncConnection) -> dict[str, int]:
     """How many prompts were deleted for their age so far, by the status they had."""
     found = select(pruned_counts.c.status, pruned_counts.c.prompts)
-    return {row[0]: row[1] for row in await connection.execute(found)}
+    counts = {row[0]: row[1] for row in await connection.execute(found)}
+    return {status.value: counts.get(status, 0) for status in PROMPT_ENDS}
