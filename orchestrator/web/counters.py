@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 
 from orchestrator.core.model import Fault, PromptStatus
-from orchestrator.stages import FLOW
+from orchestrator.stages import CHORES, FLOW
 from orchestrator.telemetry import EVENTS
 from orchestrator.web.catalogue import BUCKETS, METRICS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LAG_SECONDS = 0.5
 KINDS_OF_TOKENS = ("prompt", "completion")
-STAGES = [stage.__name__ for stage in FLOW]
+STAGES = [stage.__name__ for stage in (*FLOW, *CHORES)]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nothing here needs
 
