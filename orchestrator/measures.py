@@ -31,12 +31,12 @@ def is_listened() -> bool:
     return bool(_listeners)
 
 
-def measure(what: str, **facts: Any) -> None:  # noqa: ANN401 - numbers, and words of our own
+def measure(what: str, /, **facts: Any) -> None:  # noqa: ANN401 - numbers, and words of our own
     for listener in _listeners:
         listener(what, facts)
 
 
-def measure_once_committed(what: str, **facts: Any) -> None:  # noqa: ANN401
+def measure_once_committed(what: str, /, **facts: Any) -> None:  # noqa: ANN401
     """A figure of what a transaction writes: told when it is committed, forgotten when it is rolled back."""
     _uncommitted.get([]).append((what, facts))
 

@@ -24,6 +24,7 @@ from orchestrator.store.recent import (
     list_steps,
 )
 from orchestrator.store.reports import count_queued
+from orchestrator.store.retention import read_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,7 @@ class Look:
     database: str
     at_ms: int
     tags: Mapping[str | None, Mapping[str, int]]
+    pruned: Mapping[str, int]
     queued: Mapping[str, int]
     in_batches: Mapping[int, int]
     last_hour: Mapping[str, int]
@@ -97,6 +99,7 @@ async def _look(connection: AsyncConnection, database: Database, config: Config,
         database=database.named,
         at_ms=at_ms,
         tags=await count_prompts(connection),
+        pruned=await read_pruned(connection),
         queued=await count_queued(connection),
         in_batches=await count_in_batches(connection),
         last_hour=await _last_hour(connection, at_ms - HOUR_MS, rates["last_hour"]),
@@ -140,6 +143,7 @@ def as_object(look: Look) -> dict[str, Any]:
         "prompts": look.prompts,
         "flow": _flow(look),
         "tags": [{"tag": tag, **counts} for tag, counts in look.tags.items()],
+        "pruned": dict(look.pruned),
         "rates": look.rates,
         "throughput": {"since": iso(look.at_ms - STEPS * STEP_MS), "step_seconds": STEP_MS // 1000, **look.throughput},
         "batches": [_batch_object(batch, look) for batch in look.batches],

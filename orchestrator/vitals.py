@@ -20,7 +20,7 @@ TICK_PATIENCE_SECONDS = 600.0
 """What a tick may take beside its calls to a provider: a full disk, a long migration of another program."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sign:
     """One loop's last sign of life: since when it ticks or rests, and how long it may do so."""
 
@@ -39,12 +39,16 @@ class Vitals:
     def watched(
         self, stage: str, tick: Callable[[], Awaitable[Tick]], calls_seconds: float
     ) -> Callable[[], Awaitable[Tick]]:
-        """`tick` with a sign of life before and after it; its calls to a provider may take so long in all."""
+        """`tick` with a sign of life before and after it; its calls to a provider may take so long in all.
+
+        A loop counts from its first tick on: in a restored queue it may have to wait for that.
+        """
         clock = asyncio.get_running_loop().time
         sign = Sign(stage, clock(), REST_PATIENCE_SECONDS)
-        self._signs.append(sign)
 
         async def watched_tick() -> Tick:
+            if sign not in self._signs:
+                self._signs.append(sign)
             began_at, done = clock(), None
             sign.since, sign.patience_seconds = began_at, TICK_PATIENCE_SECONDS + calls_seconds
             try:

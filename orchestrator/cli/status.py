@@ -36,6 +36,8 @@ EPILOG = """\b
             "last_hour" how many were {"packed", "submitted", "done",
             "failed", "resent"}
   tags      [{"tag", and the five of prompts}], tag null for those without
+  pruned    {"done", "failed", "cancelled"}: how many more there were, which
+            were deleted for their age
   rates     {"last_minute", "last_hour"}, each {"done", "failed"}: how many
             prompts ended so
   throughput {"since", "step_seconds", "done": [...], "failed": [...]}: how
@@ -122,6 +124,8 @@ def _show(status: Mapping[str, Any]) -> None:
 def _parts(status: Mapping[str, Any]) -> Iterator[Block | str]:
     """What is shown, one under the other: tables and lines."""
     yield f"prompts in {status['database']}", ["tag", *status["prompts"]], _prompt_rows(status)
+    if any(status["pruned"].values()):
+        yield f"deleted for their age: {_told(status['pruned'])}"
     if any(status["rates"]["last_hour"].values()):
         yield "ended in the " + "; ".join(_rate(name, ended) for name, ended in status["rates"].items())
     if status["batches"]:
@@ -138,8 +142,11 @@ def _parts(status: Mapping[str, Any]) -> Iterator[Block | str]:
 
 
 def _rate(window: str, ended: Mapping[str, int]) -> str:
-    told = ", ".join(f"{count} {status}" for status, count in ended.items())
-    return f"{window.replace('_', ' ')}: {told}"
+    return f"{window.replace('_', ' ')}: {_told(ended)}"
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 def _prompt_rows(status: Mapping[str, Any]) -> list[list[object]]:

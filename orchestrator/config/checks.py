@@ -28,7 +28,6 @@ def problems(config: Config) -> Iterator[Problem]:
     for provider in config.providers.values():
         yield from _provider_problems(provider)
     yield from _default_problems(config)
-    yield from _unbuilt_problems(config)
     yield from _web_problems(config.web)
 
 
@@ -137,13 +136,6 @@ def _default_problems(config: Config) -> Iterator[Problem]:
     if model is not None and (model != model.strip() or not model.isprintable() or len(model) > MODEL_CHARACTERS_MAX):
         text = f"must be a model's name: at most {MODEL_CHARACTERS_MAX} printable characters, no space at either end"
         yield Problem(("defaults.model",), text)
-
-
-def _unbuilt_problems(config: Config) -> Iterator[Problem]:
-    if config.retention.finished_days:
-        yield Problem(("retention.finished_days",), "must be 0: this version does not prune yet")
-    if config.retention.remote_files != "keep":
-        yield Problem(("retention.remote_files",), 'must be "keep": this version does not prune yet')
 
 
 def _web_problems(web: Web) -> Iterator[Problem]:

@@ -95,7 +95,7 @@ class Admitted(msgspec.Struct, frozen=True):
     waiting: bool
 
 
-_PROMPT_COLUMNS = (
+PROMPT_COLUMNS = (
     prompts.c.id,
     prompts.c.custom_id,
     *(
@@ -148,7 +148,7 @@ async def list_unadmitted(connection: AsyncConnection) -> list[Line]:
 async def read_unadmitted(connection: AsyncConnection, first_id: int, last_id: int) -> list[tuple[Prompt, int]]:
     """Rows of that range with the time (ms) they are due."""
     found = (
-        select(*_PROMPT_COLUMNS, prompt_states.c.due_at_ms)
+        select(*PROMPT_COLUMNS, prompt_states.c.due_at_ms)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .where(text(UNADMITTED), prompt_states.c.prompt_id.between(first_id, last_id))
         .order_by(prompt_states.c.prompt_id)
@@ -296,7 +296,7 @@ async def read_batched(
 ) -> list[tuple[Prompt, str]]:
     """The rows of that range which are in the batch, with the model each was admitted with."""
     found = (
-        select(*_PROMPT_COLUMNS, prompt_states.c.model)
+        select(*PROMPT_COLUMNS, prompt_states.c.model)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .where(*_in_batch(batch_id), prompt_states.c.prompt_id.between(first_id, last_id))
         .order_by(prompt_states.c.prompt_id)

@@ -43,6 +43,7 @@ def guarded(
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["Server"] = "orchestrator"
 
 
 def _refusal(request: web.Request, token: str | None) -> web.Response | None:

@@ -43,13 +43,13 @@ METRICS: dict[str, Metric] = {
     "orchestrator_attempts_total": Metric("counter", "Tries that count against retry.max_attempts: likely paid for."),
     "orchestrator_tokens_total": Metric("counter", "Tokens the provider says it used.", ("kind",)),
     "orchestrator_batches": Metric("gauge", "Batches that are not over.", ("provider", "status")),
-    "orchestrator_batch_age_seconds_max": Metric(
+    "orchestrator_oldest_batch_age_seconds": Metric(
         "gauge", "Age of the oldest batch in this status, since it was packed; 0 when there is none.", ("status",)
     ),
     "orchestrator_batches_past_window": Metric(
         "gauge", "Submitted batches that run for longer than their window.", ("provider",)
     ),
-    "orchestrator_poll_age_seconds_max": Metric(
+    "orchestrator_oldest_poll_age_seconds": Metric(
         "gauge",
         "Since when the submitted batch that was not seen longest got no successful poll; 0 when there is none.",
     ),
@@ -83,7 +83,9 @@ METRICS: dict[str, Metric] = {
     ),
     "orchestrator_database_file_bytes": Metric("gauge", "Size of the SQLite file and of its log (wal).", ("file",)),
     "orchestrator_events_total": Metric(
-        "counter", "Lines of the log by event, also those below log.level; docs/logs.md has them all.", ("event",)
+        "counter",
+        "Lines of the log by event, also those below log.level; docs/logs.md has them all.",
+        ("event", "level"),
     ),
 }
 

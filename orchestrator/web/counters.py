@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 
 from orchestrator.core.model import Fault, PromptStatus
-from orchestrator.stages import FLOW
+from orchestrator.stages import CHORES, FLOW
 from orchestrator.telemetry import EVENTS
 from orchestrator.web.catalogue import BUCKETS, METRICS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LAG_SECONDS = 0.5
 KINDS_OF_TOKENS = ("prompt", "completion")
-STAGES = [stage.__name__ for stage in FLOW]
+STAGES = [stage.__name__ for stage in (*FLOW, *CHORES)]
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nothing here needs
 
@@ -44,7 +44,7 @@ class Counters:
 
     def hear(self, what: str, facts: Mapping[str, Any]) -> None:
         if what in EVENTS:
-            self._add("orchestrator_events_total", 1, what)
+            self._add("orchestrator_events_total", 1, what, EVENTS[what].level)
         hearer = self._hearers.get(what)
         if hearer is not None:
             hearer(facts)
@@ -74,11 +74,12 @@ class Counters:
             "orchestrator_provider_pauses_total": providers,
             "orchestrator_stage_moved_total": STAGES,
             "orchestrator_stage_failures_total": STAGES,
-            "orchestrator_events_total": EVENTS,
         }
         for name, values in known.items():
             for value in values:
                 self._counters[name].labels(value)
+        for event, told in EVENTS.items():
+            self._counters["orchestrator_events_total"].labels(event, told.level)
 
     def _add(self, name: str, amount: float, *labels: str) -> None:
         counter = self._counters[name]

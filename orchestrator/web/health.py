@@ -8,6 +8,7 @@ from aiohttp import web
 
 from orchestrator.errors import SchemaMismatch, StoreError
 from orchestrator.store.providers import list_provider_states
+from orchestrator.store.restoring import read_restored
 from orchestrator.store.schema import require_current
 from orchestrator.web.site import SITE, Remembered
 
@@ -26,7 +27,7 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 def readyz(site: Site) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """200 when the database answers, its schema is current and no provider is paused; 503 says what is not so."""
+    """200 when the database answers, is current and complete, and no provider is paused; 503 says what is not so."""
     problems = Remembered(lambda: _problems(site), REMEMBERED_SECONDS)
 
     async def answer(_request: web.Request) -> web.Response:
@@ -46,8 +47,10 @@ async def _problems(site: Site) -> list[str]:
     try:
         await require_current(context.database)
         states = await context.database.read(list_provider_states)
+        restored = await context.database.read(read_restored)
     except SchemaMismatch:
         return ["the database is at another revision than this program"]
     except StoreError:
         return ["the database cannot be read"]
-    return [f"provider {name} is paused" for name in context.clients if name in states and states[name].pauses]
+    waits = [] if restored is None else ["the queue was restored and finds out what was sent since its backup"]
+    return waits + [f"provider {name} is paused" for name in context.clients if name in states and states[name].pauses]

@@ -101,9 +101,9 @@ def _of_batches(batches: list[Underway], providers: list[str], now_ms: int) -> d
     received = sum(batch.lines_received for batch in batches)
     return {
         "orchestrator_batches": by_place,
-        "orchestrator_batch_age_seconds_max": ages,
+        "orchestrator_oldest_batch_age_seconds": ages,
         "orchestrator_batches_past_window": past,
-        "orchestrator_poll_age_seconds_max": {(): age_seconds(seen, now_ms)},
+        "orchestrator_oldest_poll_age_seconds": {(): age_seconds(seen, now_ms)},
         "orchestrator_batch_lines": {("in_batch",): sum(b.lines for b in batches), ("received",): received},
         "orchestrator_batch_bytes": {(): sum(batch.nbytes for batch in batches)},
     }

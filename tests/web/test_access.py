@@ -95,6 +95,7 @@ async def test_every_answer_forbids_foreign_content_frames_and_caches(page):
         assert told["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert told["Cache-Control"] == "no-store"
         assert told["X-Content-Type-Options"] == "nosniff"
+        assert told["Server"] == "orchestrator"
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete"])

@@ -35,10 +35,17 @@ async def stuck_after(made, seconds):
 async def test_a_loop_that_rests_is_alive_until_its_patience_ends(impatient):
     made = Vitals()
     tick = made.watched("pack", rested, 0)
+    await tick()
     assert made.stuck() == []
     assert await stuck_after(made, 0.03) == ["pack"]
     await tick()
     assert made.stuck() == []
+
+
+async def test_a_loop_that_has_to_wait_for_its_first_tick_is_not_stuck(impatient):
+    made = Vitals()
+    made.watched("pack", rested, 0)
+    assert await stuck_after(made, 0.03) == []
 
 
 async def test_a_tick_that_never_ends_is_stuck_once_its_calls_had_their_time(impatient):
@@ -66,7 +73,7 @@ async def test_a_tick_that_fails_is_a_sign_of_life(impatient):
 
 async def test_one_hung_loop_of_a_stage_is_seen_beside_others_that_tick(impatient):
     made = Vitals()
-    made.watched("poll", rested, 0)
+    await made.watched("poll", rested, 0)()
     other = made.watched("poll", rested, 0)
     await asyncio.sleep(0.03)
     await other()
@@ -75,7 +82,7 @@ async def test_one_hung_loop_of_a_stage_is_seen_beside_others_that_tick(impatien
 
 async def test_health_names_the_stage_that_is_stuck(page, impatient):
     assert await page.json("/healthz") == (200, {"alive": True, "stuck": []})
-    page.vitals.watched("collect", rested, 0)
+    await page.vitals.watched("collect", rested, 0)()
     await asyncio.sleep(0.03)
     assert await page.json("/healthz") == (503, {"alive": False, "stuck": ["collect"]})
 
@@ -104,6 +111,12 @@ async def test_a_database_of_another_revision_is_not_ready(forgetful, page):
     page.rig.sql("UPDATE alembic_version SET version_num = '0001'")
     told = (503, {"ready": False, "problems": ["the database is at another revision than this program"]})
     assert await page.json("/readyz") == told
+
+
+async def test_a_queue_restored_from_a_backup_is_not_ready_until_it_knows_what_was_sent(forgetful, page):
+    page.rig.sql("UPDATE queue_state SET backed_up_at_ms = 1")
+    problem = "the queue was restored and finds out what was sent since its backup"
+    assert await page.json("/readyz") == (503, {"ready": False, "problems": [problem]})
 
 
 async def test_a_database_that_is_gone_is_not_ready_and_the_page_lives_on(forgetful, page):

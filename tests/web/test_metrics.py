@@ -109,7 +109,7 @@ async def test_lines_and_bytes_agree_with_the_batches(worked):
     assert told("orchestrator_sealed_bytes_total") == nbytes
     assert told("orchestrator_uploaded_bytes_total") == nbytes
     assert told("orchestrator_downloaded_bytes_total") > 0
-    assert told("orchestrator_events_total", event="settle.settled") == len(rig.batches())
+    assert told("orchestrator_events_total", event="settle.settled", level="info") == len(rig.batches())
 
 
 async def test_calls_are_counted_by_route_never_by_id(worked):
@@ -170,8 +170,8 @@ async def test_a_batch_under_way_shows_its_state_lines_and_ages(start, serving):
     assert told("orchestrator_batch_lines", state="in_batch") == 3
     assert told("orchestrator_batch_lines", state="received") == 0
     assert told("orchestrator_batch_bytes") == rig.batch()["nbytes"]
-    assert told("orchestrator_batch_age_seconds_max", status="submitted") == pytest.approx(127, abs=1)
-    assert told("orchestrator_poll_age_seconds_max") == pytest.approx(7, abs=1)
+    assert told("orchestrator_oldest_batch_age_seconds", status="submitted") == pytest.approx(127, abs=1)
+    assert told("orchestrator_oldest_poll_age_seconds") == pytest.approx(7, abs=1)
     assert told("orchestrator_batches_past_window", provider="doubleword") == 0
     rig.clock.advance(24 * 3600)
     assert (await scrape(page))("orchestrator_batches_past_window", provider="doubleword") == 1
@@ -260,7 +260,8 @@ def test_any_event_can_be_heard(event):
     fields = {field.strip(): 1 for field in EVENTS[event].fields.split(",")}
     heard = Counters(["doubleword"])
     heard.hear(event, {**fields, "provider": "doubleword"})
-    assert heard.registry.get_sample_value("orchestrator_events_total", {"event": event}) == 1
+    labels = {"event": event, "level": EVENTS[event].level}
+    assert heard.registry.get_sample_value("orchestrator_events_total", labels) == 1
 
 
 def test_what_is_no_event_and_no_figure_is_passed_over():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
+    op.execute("DROP INDEX prompt_states_ended")
     op.execute(
-        "CREATE INDEX prompt_states_ended ON prompt_states (status, finished_at_ms) WHERE finished_at_ms IS NOT NULL"
+        "CREATE INDEX prompt_states_ended ON prompt_states (finished_at_ms, status) WHERE finished_at_ms IS NOT NULL"
     )
     op.execute("CREATE INDEX replies_with_fault ON replies (received_at_ms) WHERE fault IS NOT NULL")
