@@ -211,9 +211,10 @@ async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
         if path is not None:
             make_private_file(path)
         with only_daemon(path):
-            await prepare(context, loaded)
+            released = await prepare(context)
             daemon = Daemon(await named(context))
-            with _signals(daemon):
+            with _signals(daemon):  # before it is told that the daemon runs: who reads that may stop it
+                _announce(context, loaded, released)
                 await daemon.run(until_idle=until_idle)
             counts = await context.database.read(count_by_status)
     if until_idle:
@@ -222,7 +223,8 @@ async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     return counts
 
 
-async def prepare(context: Context, loaded: Loaded) -> None:
+async def prepare(context: Context) -> int:
+    """Bring the database up to date; how many leases of an earlier run were given back."""
     before, after = await migrate(context.database)
     if before != after:
         record("daemon.migrated", before=before, after=after)
@@ -231,6 +233,10 @@ async def prepare(context: Context, loaded: Loaded) -> None:
     for name in await context.database.read(list_busy_providers):
         if name not in context.clients:
             record("daemon.provider_missing", provider=name)
+    return released
+
+
+def _announce(context: Context, loaded: Loaded, released: int) -> None:
     changed = {s.key: s.value for s in effective(loaded) if s.origin != "default"}
     record(
         "daemon.started", version=__version__, database=context.database.named, owner=context.owner,

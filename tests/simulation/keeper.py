@@ -7,7 +7,6 @@ from virtual_loop import Process
 
 from orchestrator import daemon as daemons
 from orchestrator.api.client import Client
-from orchestrator.config import Loaded
 from orchestrator.context import Context
 from orchestrator.store.database import Database
 
@@ -46,7 +45,7 @@ class Keeper:
         )  # fmt: skip
         self.daemon = daemons.Daemon(context)
         try:
-            await daemons.prepare(context, Loaded(config=world.config, origins={}))
+            await daemons.prepare(context)
             await self.daemon.run(until_idle=False)
         finally:
             for client in clients.values():

@@ -8,7 +8,6 @@ import pytest
 from remembered import repeat
 from rig import Clock, open_rig
 
-from orchestrator.config import Loaded
 from orchestrator.core.model import BatchStatus, PromptStatus
 from orchestrator.daemon import prepare
 from orchestrator.store.schema import newest_revision
@@ -63,7 +62,7 @@ async def test_a_database_of_that_revision_goes_on_to_a_complete_end_paid_once(r
     monkeypatch.setenv("DOUBLEWORD_API_KEY", "sk-of-the-test")
     async with revived(revision, quick_folder) as rig:
         before = rig.results()
-        await prepare(rig.context, Loaded(config=rig.context.config, origins={}))
+        await prepare(rig.context)
         assert rig.value("SELECT version_num FROM alembic_version") == newest_revision()
         for custom_id, row in before.items():
             assert tuple(rig.result(custom_id)) == tuple(row)
