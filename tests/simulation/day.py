@@ -108,12 +108,16 @@ async def lived():
 
 
 def story(log):
-    """Without the batches in which nothing happened but the first one."""
+    """The first batch's whole life, and what is not mere progress of those in trouble."""
     told = {1} | {event["batch"] for _, event in log if "batch" in event and event["level"] != "info"}
     told |= {
         event["batch"] for _, event in log if event["event"] == "settle.settled" and event["resent"] > event["done"] / 4
     }
-    return [(at, event) for at, event in log if event.get("batch") in {None, *told}]
+    return [(at, event) for at, event in log if event.get("batch") in {None, 1} or _is_news(event, told)]
+
+
+def _is_news(event, told):
+    return event["batch"] in told and event["event"] not in {"collect.received", "poll.changed"}
 
 
 def line(at, event):
