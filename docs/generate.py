@@ -112,9 +112,9 @@ stage (a full disk) once for all of them, and progress at each further tenth of 
 
 ## A day
 
-Read it so: the heartbeats say whether work goes on (`done`, `failed` since the last one) and who is paused;
-`grep -v info` shows what went wrong; the line of a batch that is over (`settle.settled`) says what became of it. On
-this day only two things needed somebody: six rows that were no JSON (05:12), and an account without credit (14:07). The rate
+Read it so: the heartbeats say whether work goes on (`done`, `failed` since the last one) and who is paused; `grep -v
+info` shows what went wrong; the line of a batch that is over (`settle.settled`) says what became of it. On this day
+only two things needed somebody: six rows that were no JSON (05:12), and an account without credit (14:07). The rate
 limits at 03:04, the broken connections from 07:31, the batch that the provider ended half done (09:35) and the full
 disk (11:18, but for the space) mended themselves, and so did the restart at 17:00.
 
