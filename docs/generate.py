@@ -118,11 +118,11 @@ only two things needed somebody: six rows that were no JSON (05:12), and an acco
 limits at 03:04, the broken connections from 07:31, the batch that the provider ended half done (09:35) and the full
 disk (11:18, but for the space) mended themselves, and so did the restart at 17:00.
 
-It comes from a run of the daemon against the sandbox under the clock of the simulator:
-`.venv/bin/python tests/simulation/day.py` lives through it again in some minutes. The settings are the defaults, but
-each batch is looked at every five minutes only and the heartbeat is hourly, so that the day fits here. Of more than seventy
-batches the first one is shown with its whole life, and those in trouble without their progress; keys and `todo` are
-left out, and times are those of the simulated day.
+It comes from a run of the daemon against the sandbox under the clock of the simulator: `.venv/bin/python
+tests/simulation/day.py` lives through it again in some minutes. The settings are the defaults, but each batch is
+looked at every five minutes only and the heartbeat is hourly, so that the day fits here. Of more than seventy batches
+the first one is shown with its whole life, and those in trouble without their progress; keys and `todo` are left out,
+and times are those of the simulated day.
 
 ```
 {day}```
