@@ -28,7 +28,7 @@ def logs() -> str:
         for name, event in EVENTS.items()
     ]
     head = ["| event | level | what it means | fields | what to do |", "|---|---|---|---|---|"]
-    return LOGS.format(table="\n".join([*head, *rows]))
+    return LOGS.format(table="\n".join([*head, *rows]), day=(HERE / "day.log").read_text())
 
 
 def metrics() -> str:
@@ -103,9 +103,29 @@ LOGS = """\
 The daemon writes structured lines to stderr: JSON when stderr is not a terminal, readable text when it is
 (`log.format`). Each line has `timestamp` (UTC), `level`, `event` and the fields below; a field that has no value is
 left out. No prompt text, no answer and no key is ever written, at any level. Filter by `batch` to follow one batch's
-life. This page is made from the code (`make docs`).
+life. A warning or an error carries `todo`: what to do about it. This page is made from the code (`make docs`).
+
+What repeats is folded: a failure in a row is told at its 1st, 2nd, 4th, 8th … time with the count, one that stops every
+stage (a full disk) once for all of them, and progress at each further tenth of a batch.
 
 {table}
+
+## A day
+
+Read it so: the heartbeats say whether work goes on (`done`, `failed` since the last one) and who is paused; `grep -v
+info` shows what went wrong; the line of a batch that is over (`settle.settled`) says what became of it. On this day
+only two things needed somebody: six rows that were no JSON (05:12), and an account without credit (14:07). The rate
+limits at 03:04, the broken connections from 07:31, the batch that the provider ended half done (09:35) and the full
+disk (11:18, but for the space) mended themselves, and so did the restart at 17:00.
+
+It comes from a run of the daemon against the sandbox under the clock of the simulator: `.venv/bin/python
+tests/simulation/day.py` lives through it again in some minutes. The settings are the defaults, but each batch is
+looked at every five minutes only and the heartbeat is hourly, so that the day fits here. Of more than seventy batches
+the first one is shown with its whole life, and those in trouble without their progress; keys and `todo` are left out,
+and times are those of the simulated day.
+
+```
+{day}```
 """
 
 METRIC_PAGE = """\

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -156,16 +156,14 @@ class Daemon:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _beat(self) -> None:
+        since_ms = self.context.now_ms()
         while True:
             await asyncio.sleep(self.context.config.log.heartbeat_seconds)
+            now_ms = self.context.now_ms()
             with contextlib.suppress(StoreError):
-                pulse = await self.context.database.read(take_pulse)
-                record(
-                    "daemon.heartbeat",
-                    queued=pulse.queued,
-                    batched=pulse.batched,
-                    active_batches=pulse.active_batches,
-                )
+                pulse = await self.context.database.read(partial(take_pulse, since_ms=since_ms, until_ms=now_ms))
+                record("daemon.heartbeat", **{**asdict(pulse), "paused": pulse.paused or None})
+                since_ms = now_ms
 
     async def _watch_for_idle(self) -> None:
         while True:

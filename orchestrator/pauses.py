@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from orchestrator.core.retry import backoff
 from orchestrator.store.providers import ProviderState, get_provider_state, update_provider
 from orchestrator.telemetry import record as tell
+from orchestrator.telemetry import worth_telling
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -22,26 +23,26 @@ async def pause_provider(
 
     `sent_at_ms` is when the batch was sent whose lines were refused: one sent before the pause brings no news.
     """
-    seconds = await context.database.write(
+    pauses, seconds = await context.database.write(
         partial(_note_pause, context=context, name=name, reason=reason, paused_by=paused_by, sent_at_ms=sent_at_ms)
     )
-    if seconds:
-        tell("provider.paused", provider=name, reason=reason, pause_seconds=round(seconds, 1))
+    if worth_telling(pauses):
+        tell("provider.paused", provider=name, reason=reason, pauses=pauses, pause_seconds=round(seconds, 1))
 
 
 async def _note_pause(
     connection: AsyncConnection, context: Context, name: str, reason: str, paused_by: str, sent_at_ms: int | None
-) -> float | None:
-    """The length of the pause in seconds, None when this refusal was known when the last one began."""
+) -> tuple[int, float]:
+    """Pauses in a row and the seconds of this one; none when this refusal was known when the last one began."""
     state, now_ms = await get_provider_state(connection, name), context.now_ms()
     if sent_at_ms is not None and state.pauses and sent_at_ms <= (state.paused_at_ms or 0):
-        return None
+        return 0, 0.0
     seconds = _length(context, state.pauses)
     await update_provider(
         connection, name, pauses=state.pauses + 1, resume_at_ms=context.in_ms(seconds), pause_reason=reason,
         paused_by=paused_by, paused_at_ms=now_ms,
     )  # fmt: skip
-    return seconds
+    return state.pauses + 1, seconds
 
 
 async def begin_trial(context: Context, name: str) -> None:

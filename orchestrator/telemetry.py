@@ -38,7 +38,11 @@ EVENTS: dict[str, Event] = {
         "provider",
         "Put the [providers.NAME] table back, with its key: its batches go on from where they are.",
     ),
-    "daemon.heartbeat": Event("info", "The queue's counts, at a steady interval.", "queued, batched, active_batches"),
+    "daemon.heartbeat": Event(
+        "info",
+        "The queue's counts, at a steady interval; done and failed since the last one; paused providers.",
+        "queued, batched, active_batches, done, failed, paused",
+    ),
     "daemon.idle": Event("info", "Every prompt has ended; `--until-idle` stops here.", "done, failed, cancelled"),
     "daemon.stopping": Event("info", "A signal asked for a stop; ticks in hand are finished.", "signal, grace_seconds"),
     "daemon.stopped": Event("info", "The daemon has stopped; nothing is lost, the next start goes on.", "seconds"),
@@ -97,7 +101,10 @@ EVENTS: dict[str, Event] = {
         f"{_BATCH}, what, looks, needed",
     ),
     "submit.sent_again": Event(
-        "warning", "Several listings over time show nothing: the call is made again.", f"{_BATCH}, what, looks"
+        "warning",
+        "Several listings over time show nothing: the call is made again.",
+        f"{_BATCH}, what, looks",
+        "Nothing.",
     ),
     "submit.undecided": Event(
         "error",
@@ -107,7 +114,10 @@ EVENTS: dict[str, Event] = {
         "searchable_batches to true for one start.",
     ),
     "submit.delayed": Event(
-        "warning", "A call failed and is tried again later.", f"{_BATCH}, reason, tries, pause_seconds"
+        "warning",
+        "A call failed and is tried again later. Logged at the 1st, 2nd, 4th, 8th … time in a row.",
+        f"{_BATCH}, reason, tries, pause_seconds",
+        "If it lasts, check the network and the provider's status page, or run `orchestrator check`.",
     ),
     "submit.lines_refused": Event(
         "warning",
@@ -116,12 +126,16 @@ EVENTS: dict[str, Event] = {
         "See the prompts' error_message; correct and retry them.",
     ),
     "submit.split": Event(
-        "warning", "The provider refused a file without naming a line: halved to find it.", f"{_BATCH}, lines, reason"
+        "warning",
+        "The provider refused a file without naming a line: halved to find it.",
+        f"{_BATCH}, lines, reason",
+        "Nothing; the line that is to blame will be named.",
     ),
     "submit.limit_lowered": Event(
         "warning",
         "The provider takes smaller files than configured.",
         f"{_BATCH}, provider, max_bytes, max_lines, reason",
+        "Nothing; to spare the refusals, set packing.max_bytes or max_lines to these figures.",
     ),
     "submit.repacked": Event(
         "info", "A batch was dissolved unsent; its lines are packed anew.", f"{_BATCH}, lines, why"
@@ -130,18 +144,22 @@ EVENTS: dict[str, Event] = {
         "info", "A batch was cancelled before it was created: nothing is paid.", f"{_BATCH}, lines"
     ),
     "submit.replaced": Event(
-        "warning", "A batch that never left validating was deleted and is created anew.", f"{_BATCH}, remote_batch_id"
+        "warning",
+        "A batch that never left validating was deleted and is created anew.",
+        f"{_BATCH}, remote_batch_id",
+        "Nothing.",
     ),
     "provider.paused": Event(
         "error",
-        "The provider refuses the account: nothing is submitted; polling and collecting go on.",
-        "provider, reason, pause_seconds",
+        "The provider refuses the account: nothing is submitted; polling and collecting go on. Logged at the 1st, 2nd, "
+        "4th, 8th … refusal in a row; each heartbeat names who is paused.",
+        "provider, reason, pauses, pause_seconds",
         "Check key, credit and spending cap. It resumes by itself once the account works.",
     ),
     "provider.resumed": Event("info", "The provider's account works again.", "provider"),
     "poll.changed": Event(
         "info",
-        "The provider shows a new status, or answered one more tenth of the batch.",
+        "The provider shows a new status, or one more tenth of the batch, of which nothing can be read yet.",
         f"{_BATCH}, remote_status, total, completed, failed, received",
     ),
     "poll.failed": Event(
@@ -150,9 +168,17 @@ EVENTS: dict[str, Event] = {
         f"{_BATCH}, reason, tries",
         "If it lasts, check the network, the key and the provider's status page.",
     ),
-    "poll.stuck": Event("warning", "A batch never leaves validating; it is replaced.", f"{_BATCH}, minutes"),
+    "poll.stuck": Event(
+        "warning",
+        "A batch never leaves validating; it is replaced.",
+        f"{_BATCH}, minutes",
+        "Nothing; if it repeats, ask the provider why.",
+    ),
     "poll.overdue": Event(
-        "warning", "A batch is long past its window; it is cancelled and its rest resent.", f"{_BATCH}, remote_batch_id"
+        "warning",
+        "A batch is long past its window; it is cancelled and its rest resent.",
+        f"{_BATCH}, remote_batch_id",
+        "Nothing; if it repeats, ask the provider why. polling.overdue_seconds sets the patience.",
     ),
     "poll.cancelling": Event(
         "info", "Nobody wants the rest of a batch any more: it is cancelled there.", f"{_BATCH}, remote_batch_id"
@@ -204,7 +230,10 @@ EVENTS: dict[str, Event] = {
         f"{_BATCH}, missing",
     ),
     "settle.missing": Event(
-        "warning", "Lines stand in neither file; they are resent or failed.", f"{_BATCH}, lines, fault, resent, failed"
+        "warning",
+        "Lines stand in neither file; they are resent or failed.",
+        f"{_BATCH}, lines, fault, resent, failed",
+        "Nothing; if it repeats, show the provider the batch's id.",
     ),
     "settle.rejected": Event(
         "warning",
@@ -274,6 +303,8 @@ _logger: Any = structlog.get_logger("orchestrator")
 def record(event: str, **facts: object) -> None:
     """Write one fact of EVENTS with its fields; a field that is None is left out."""
     told = {name: _sayable(value) for name, value in facts.items() if value is not None}
+    if EVENTS[event].todo:
+        told["todo"] = EVENTS[event].todo
     getattr(_logger, EVENTS[event].level)(event, **told)
     measure(event, **facts)
 

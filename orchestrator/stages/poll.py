@@ -51,7 +51,7 @@ async def _polled(context: Context, client: Client, batch: Batch, remote: Remote
     step = next_step(batch, remote, patience, context.now_ms())
     if step is Step.WAIT and not await context.database.read(partial(count_members, batch_id=batch.id)):
         step = Step.END  # every line has its outcome: there is nothing to wait for
-    _tell_change(batch, remote)
+    _tell_change(batch, remote, step)
     seen = _seen(context, batch, remote)
     await _take(context, client, batch, remote, step, seen)
     return step
@@ -129,11 +129,12 @@ async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> 
         tell("poll.failed", batch=batch.id, key=batch.key, reason=f"{error}{hint}", tries=tries)
 
 
-def _tell_change(batch: Batch, remote: RemoteBatch) -> None:
+def _tell_change(batch: Batch, remote: RemoteBatch, step: Step) -> None:
+    """Of what is read next, `collect.received` tells."""
     before = (batch.remote_completed or 0) + (batch.remote_failed or 0)
     ended = (remote.completed or 0) + (remote.failed or 0)
-    news = remote.status != batch.remote_status or further_tenth(before, ended, batch.lines)
-    if news and not remote.state.over:
+    progress = step is not Step.COLLECT and further_tenth(before, ended, batch.lines)
+    if (progress or remote.status != batch.remote_status) and not remote.state.over:
         tell(
             "poll.changed", batch=batch.id, key=batch.key, remote_status=remote.status, total=remote.total,
             completed=remote.completed, failed=remote.failed, received=batch.lines_received,

@@ -22,6 +22,7 @@ from orchestrator.store.batches import get_batch, has_remote, move_batch, on_ope
 from orchestrator.store.providers import clear_pause, next_resume_ms
 from orchestrator.store.queue import Line, cancel_lines, delete_batched_orphans, list_lines, return_lines
 from orchestrator.telemetry import record as tell
+from orchestrator.telemetry import worth_telling
 from orchestrator.upload import LinesChanged, Upload
 
 if TYPE_CHECKING:
@@ -323,8 +324,9 @@ async def _delay(context: Context, batch: Batch, reason: str, pause_seconds: flo
 
 
 def _tell_delay(batch: Batch, reason: str, tries: int, pause_seconds: float) -> None:
-    pause = round(pause_seconds, 1)
-    tell("submit.delayed", batch=batch.id, key=batch.key, reason=reason, tries=tries, pause_seconds=pause)
+    if worth_telling(tries):
+        pause = round(pause_seconds, 1)
+        tell("submit.delayed", batch=batch.id, key=batch.key, reason=reason, tries=tries, pause_seconds=pause)
 
 
 async def _move(context: Context, batch: Batch, after: BatchStatus, **values: Any) -> None:  # noqa: ANN401

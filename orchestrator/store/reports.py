@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import exists, func, or_, select, text
 
 from orchestrator.core.model import PromptStatus
+from orchestrator.store.providers import list_provider_states
+from orchestrator.store.recent import count_ended
 from orchestrator.store.tables import ACTIVE, BATCHED, READY, UNADMITTED, WAITING, batch_states, lanes, prompt_states
 
 if TYPE_CHECKING:
@@ -16,17 +18,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """Counts that cost only what is still to do, never the length of the history."""
+    """Counts that cost only what is still to do and what ended of late, never the length of the history.
+
+    `done` and `failed` ended in the time asked for; `paused` names the providers that are paused.
+    """
 
     queued: int
     batched: int
     active_batches: int
+    done: int
+    failed: int
+    paused: list[str]
 
 
-async def take_pulse(connection: AsyncConnection) -> Pulse:
+async def take_pulse(connection: AsyncConnection, since_ms: int, until_ms: int) -> Pulse:
     queued = sum((await count_queued(connection)).values())
-    active = select(func.count()).select_from(batch_states).where(text(ACTIVE))
-    return Pulse(queued, await _count(connection, BATCHED), int((await connection.execute(active)).scalar_one()))
+    active = int(
+        (await connection.execute(select(func.count()).select_from(batch_states).where(text(ACTIVE)))).scalar_one()
+    )
+    span_ms = max(1, until_ms - since_ms)
+    done, failed = [
+        sum(await count_ended(connection, status, since_ms, span_ms, since_ms + span_ms))
+        for status in (PromptStatus.DONE, PromptStatus.FAILED)
+    ]
+    paused = sorted(name for name, state in (await list_provider_states(connection)).items() if state.pauses)
+    return Pulse(queued, await _count(connection, BATCHED), active, done, failed, paused)
 
 
 async def count_queued(connection: AsyncConnection) -> dict[str, int]:

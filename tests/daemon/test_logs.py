@@ -34,7 +34,7 @@ MARKERS = (
     "u2028",
     "fail-always",
 )
-FACTS = {"event", "level", "timestamp"}
+FACTS = {"event", "level", "timestamp", "todo"}
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ async def test_a_faulted_run_writes_documented_events_only_and_no_text_of_a_prom
         event = json.loads(line)
         known = EVENTS[event["event"]]
         assert event["level"] == known.level
+        assert event.get("todo", "") == known.todo
         fields = {name.strip() for name in known.fields.split(",")}
         assert event.keys() - FACTS <= fields, event
     assert "xyzzy" not in text
@@ -79,6 +80,10 @@ async def test_a_faulted_run_writes_documented_events_only_and_no_text_of_a_prom
         "admit.rejected",
     } <= written
     assert "loop.crashed" not in written
+
+
+def test_every_warning_says_what_to_do():
+    assert [name for name, event in EVENTS.items() if event.level != "info" and not event.todo] == []
 
 
 async def test_each_batchs_life_can_be_followed_by_its_id_alone(faulted):

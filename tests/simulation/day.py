@@ -1,21 +1,22 @@
-"""One day of a daemon, told by its own log: `python tests/simulation/day.py` lives through it in less than a minute.
+"""One day of a daemon, told by its own log: `python tests/simulation/day.py` lives through it in some minutes
+and tells of the first batch and of those in trouble, with `--all` of each.
 
 The daemon is the real one and so is the sandbox that it calls; time, network and disk are the simulator's. Fifty-odd
 batches are asked for over the day. At night all is well; then come rate limits, rows that cannot be sent, an outage of
-the network, a batch that expires half done, a full disk, an account without credit, and a new version.
+the network, a batch that the provider ends half done, a full disk, an account without credit, and a new version.
 """
 
 import asyncio
 import gc
 import logging
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).parent
 MINUTE, HOUR = 60.0, 3600.0
-FOLDED = "daemon.heartbeat"
 
 
 def plan():
@@ -30,7 +31,12 @@ def plan():
             "latency_seconds": 50 * MINUTE,
             "line_faults": {"fail-once": 0.01, "content-filter": 0.004},
         },
-        tables={"defaults": {"model": "m"}, "packing": {"max_lines": 500}},
+        tables={
+            "defaults": {"model": "m"},
+            "packing": {"max_lines": 500},
+            "polling": {"min_seconds": 240.0, "max_seconds": 300.0},
+            "log": {"heartbeat_seconds": HOUR},
+        },
     )
 
 
@@ -45,13 +51,13 @@ class Day:
     async def live(self):
         async with asyncio.TaskGroup() as group:
             for hour in range(24):
-                for minute in (7, 37):
-                    group.create_task(self._at(hour + minute / 60, self._ask, 40))
+                group.create_task(self._at(hour + 0.1, self._ask, 60))
+                group.create_task(self._at(hour + 0.6, self._ask, 20))
             group.create_task(self._at(1.0, self._ask, 1400))
             group.create_task(self._at(3.0, self._fault, "status-429:rate=0.9", 12 * MINUTE))
             group.create_task(self._at(5.2, self._ask_wrongly, 6))
-            group.create_task(self._at(7.5, self._outage, 25 * MINUTE))
-            group.create_task(self._at(9.0, self._fault, "expired:times=1:share=0.5", 30 * MINUTE))
+            group.create_task(self._at(7.5, self._fault, "reset-before:rate=0.9", 25 * MINUTE))
+            group.create_task(self._at(9.05, self._fault, "cancelled-by-provider:times=1:share=0.5", 30 * MINUTE))
             group.create_task(self._at(11.3, self._full, 20 * MINUTE))
             group.create_task(self._at(14.0, self._fault, "no-credit:times=60", 70 * MINUTE))
             group.create_task(self._at(17.0, self._restart))
@@ -77,11 +83,6 @@ class Day:
         await asyncio.sleep(seconds)
         self.world.provider.faults.remove(fault)
 
-    async def _outage(self, seconds):
-        self.world.network.up = False
-        await asyncio.sleep(seconds)
-        self.world.network.up = True
-
     async def _full(self, seconds):
         self.world.disk.full = True
         await asyncio.sleep(seconds)
@@ -106,9 +107,23 @@ async def lived():
         return world.deeds.log
 
 
+def story(log):
+    """The first batch's whole life, and what is not mere progress of those in trouble."""
+    told = {1} | {event["batch"] for _, event in log if "batch" in event and event["level"] != "info"}
+    told |= {
+        event["batch"] for _, event in log if event["event"] == "settle.settled" and event["resent"] > event["done"] / 4
+    }
+    return [(at, event) for at, event in log if event.get("batch") in {None, 1} or _is_news(event, told)]
+
+
+def _is_news(event, told):
+    return event["batch"] in told and event["event"] not in {"collect.received", "poll.changed"}
+
+
 def line(at, event):
-    facts = {key: value for key, value in event.items() if key not in ("event", "level", "exc_info")}
-    told = " ".join(f"{key}={str(value).replace(' ', '_') if key == 'key' else value}" for key, value in facts.items())
+    hidden = {"event", "level", "exc_info", "todo", "key", "duplicates", "strays", "why", "endpoint", "window"}
+    told = " ".join(f"{key}={value}" for key, value in event.items() if key not in hidden)
+    told = re.sub(r"/\S+/queue\.db", "queue.db", told)
     return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S} {event['level']:<7} {event['event']} {told}"
 
 
@@ -118,7 +133,8 @@ def main():
     os.environ["SIMULATED_KEY"] = "sk-simulated-secret"
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
-    for at, event in loop.run_until_complete(lived()):
+    log = loop.run_until_complete(lived())
+    for at, event in log if "--all" in sys.argv else story(log):
         print(line(at, event))
 
 

@@ -159,7 +159,7 @@ CALLS = {
     "update_batch": (updated, {KEY}),
     "release_all_leases": (release_all_leases, {ACTIVE}),
     "count_active": (count_active, {ACTIVE}),
-    "take_pulse": (take_pulse, {UNADMITTED, READY, WAITING, BATCHED, ACTIVE}),
+    "take_pulse": (lambda c: take_pulse(c, NOW_MS, NOW_MS), {UNADMITTED, READY, WAITING, BATCHED, ACTIVE, ENDED}),
     "count_queued": (count_queued, {UNADMITTED, READY, WAITING}),
     "count_in_batches": (count_in_batches, {BATCHED}),
     "count_ended": (lambda c: count_ended(c, PromptStatus.DONE, NOW_MS - 60_000, 1000, NOW_MS), {ENDED}),

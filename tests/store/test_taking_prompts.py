@@ -268,8 +268,12 @@ async def test_the_pulse_counts_what_is_still_to_do(user, daemon):
     await daemon.batch(prompt_ids[1])
     user.put(prompt_ids[4], "failed")
     user.put(prompt_ids[5], "cancelled")
-    pulse = await daemon.read(take_pulse)
+    user.run("UPDATE prompt_states SET finished_at_ms = 1000 WHERE status = 'failed'")
+    user.run("INSERT INTO provider_states (name, pauses) VALUES ('p', 1), ('q', 0)")
+    pulse = await daemon.read(lambda c: take_pulse(c, since_ms=1000, until_ms=2000))
     assert (pulse.queued, pulse.batched, pulse.active_batches) == (3, 1, 1)
+    assert (pulse.done, pulse.failed, pulse.paused) == (0, 1, ["p"])
+    assert (await daemon.read(lambda c: take_pulse(c, since_ms=0, until_ms=1000))).failed == 0
     assert not await daemon.read(is_idle)
     counted = await daemon.read(count_by_status)
     assert counted == {"queued": 3, "batched": 1, "done": 0, "failed": 1, "cancelled": 1}
