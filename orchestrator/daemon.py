@@ -8,20 +8,22 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.api.client import Client
 from orchestrator.config import Config, Loaded, effective
-from orchestrator.context import Context, Tick
+from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
 from orchestrator.loop import Bell, run_loop
-from orchestrator.stages import FLOW, collect, poll, submit
+from orchestrator.stages import CHORES, FLOW, admit, collect, poll, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
 from orchestrator.store.providers import forget_limits
 from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
+from orchestrator.store.restoring import read_name, read_restored
 from orchestrator.store.schema import make_private_file, migrate, only_daemon
 from orchestrator.telemetry import record
 
@@ -40,6 +42,9 @@ class Daemon:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.bell = Bell()
+        self._chores = Bell()
+        self._restoring = Bell()
+        self._complete = asyncio.Event()
         self._stopped_by: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -49,9 +54,15 @@ class Daemon:
             self._stopped_by = reason
             grace = self.context.config.shutdown.grace_seconds
             record("daemon.stopping", signal=reason, grace_seconds=grace)
-            self.bell.stop()
+            self._stop()
             return
         self.abort()
+
+    def _stop(self) -> None:
+        self.bell.stop()
+        self._chores.stop()
+        self._restoring.stop()
+        self._complete.set()
 
     def abort(self) -> None:
         for task in self._tasks:
@@ -59,7 +70,8 @@ class Daemon:
 
     async def run(self, *, until_idle: bool) -> None:
         """Run until stopped, or until every prompt has ended."""
-        loops = [asyncio.create_task(loop, name=name) for name, loop in self._loops()]
+        loops = [asyncio.create_task(self._when_complete(loop), name=name) for name, loop in self._loops()]
+        loops.append(asyncio.create_task(self._reclaim(), name="reclaim"))
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
@@ -79,10 +91,33 @@ class Daemon:
     def _loops(self) -> list[tuple[str, Any]]:
         config = self.context.config
         many = {submit: config.submission.concurrency, collect: config.collection.concurrency, poll: POLLERS}
-        return [(stage.__name__, self._loop(stage)) for stage in FLOW for _ in range(many.get(stage, 1))]
+        flow = [(stage.__name__, self._loop(stage, self.bell)) for stage in FLOW for _ in range(many.get(stage, 1))]
+        return flow + [(chore.__name__, self._loop(chore, self._chores)) for chore in CHORES]
 
-    def _loop(self, stage: Callable[[Context], Awaitable[Tick]]) -> Coroutine[Any, Any, None]:
-        return run_loop(stage.__name__, partial(stage, self.context), self.bell, self.context.seconds_until)
+    def _loop(self, stage: Callable[[Context], Awaitable[Tick]], bell: Bell) -> Coroutine[Any, Any, None]:
+        return run_loop(stage.__name__, partial(stage, self.context), bell, self.context.seconds_until)
+
+    async def _when_complete(self, loop: Coroutine[Any, Any, None]) -> None:
+        """Start a loop once the queue is known to hold all that was sent of it."""
+        try:
+            await self._complete.wait()
+        except asyncio.CancelledError:
+            loop.close()
+            raise
+        await loop
+
+    async def _reclaim(self) -> None:
+        await run_loop("reclaim", self._reclaimed, self._restoring, self.context.seconds_until)
+
+    async def _reclaimed(self) -> Tick:
+        """At once, unless the queue was restored from a backup."""
+        if await self.context.database.read(read_restored) is None:
+            self._complete.set()
+            self._restoring.stop()
+            return Tick()
+        while (await admit(self.context)).more:
+            pass
+        return await reclaim(self.context)
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
@@ -113,7 +148,7 @@ class Daemon:
                 if await self.context.database.read(is_idle):
                     break
             await asyncio.sleep(IDLE_CHECK_SECONDS)
-        self.bell.stop()
+        self._stop()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
@@ -148,8 +183,8 @@ async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
         if path is not None:
             make_private_file(path)
         with only_daemon(path):
-            daemon = Daemon(context)
             await prepare(context, loaded)
+            daemon = Daemon(await named(context))
             with _signals(daemon):
                 await daemon.run(until_idle=until_idle)
             counts = await context.database.read(count_by_status)
@@ -174,6 +209,12 @@ async def prepare(context: Context, loaded: Loaded) -> None:
         providers=sorted(context.clients), released_leases=released,
     )  # fmt: skip
     record("daemon.config", settings=changed)
+
+
+async def named(context: Context) -> Context:
+    """The same, with keys by which the queue knows its batches again, even when it was restored from a backup."""
+    name = await context.database.read(read_name)
+    return replace(context, new_key=partial(new_key, key_prefix(name)))
 
 
 @contextlib.contextmanager

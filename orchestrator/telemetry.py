@@ -209,6 +209,49 @@ EVENTS: dict[str, Event] = {
         "The batch is closed: received = done + failed + resent.",
         f"{_BATCH}, remote_status, lines, done, failed, resent, seconds",
     ),
+    "reclaim.begun": Event(
+        "warning",
+        "This queue was restored from a backup: what was sent since is looked for before anything else is done.",
+        "backed_up_at",
+        "Nothing; it takes `submission.adopt_checks` looks at the provider's listing, six minutes with the defaults.",
+    ),
+    "reclaim.adopted": Event(
+        "info",
+        "A batch that was sent after the backup is back with its prompts, and paid for once. Of its lines, those not "
+        "counted are of prompts that the backup does not have.",
+        f"{_BATCH}, remote_batch_id, lines, total",
+    ),
+    "reclaim.stranger": Event(
+        "warning",
+        "A batch of this queue holds no prompt that the backup still waits for.",
+        "key, remote_batch_id, lines",
+        "Fetch its answers from the provider by hand if they are wanted; enqueue its prompts again if they are not.",
+    ),
+    "reclaim.unreadable": Event(
+        "error",
+        "A batch was sent after the backup and its file is gone: its prompts are sent, and paid for, again.",
+        "key, remote_batch_id",
+        "Nothing can be done now; let `retention.remote_files_days` be longer than your backups are old.",
+    ),
+    "reclaim.done": Event("info", "Nothing more turned up: the queue goes on from here.", "unreadable"),
+    "prune.pruned": Event(
+        "info",
+        "Prompts and batches older than `retention.finished_days` were deleted; at most one line a minute.",
+        "prompts, batches",
+    ),
+    "clear.deleted": Event("info", "A closed batch's files were deleted at the provider.", f"{_BATCH}, files"),
+    "clear.kept": Event(
+        "warning",
+        "A file was not deleted at the provider, since it refuses that, or does not show the file to be ours.",
+        f"{_BATCH}, file_id, reason",
+        "Read the reason; delete the file by hand if it is yours.",
+    ),
+    "clear.failed": Event(
+        "warning",
+        "Files could not be deleted at the provider now; tried again later, less and less often. Folded.",
+        f"{_BATCH}, reason, tries",
+        "If it lasts, check the network, the key and the provider's status page.",
+    ),
 }
 
 _logger: Any = structlog.get_logger("orchestrator")

@@ -101,6 +101,12 @@ class Client:
         files = [parse_file(item) async for item in listed]
         return [file for file in files if file is not None and file.name == name]
 
+    async def get_file(self, file_id: str) -> RemoteFile:
+        found = parse_file(await self._call("GET", f"/files/{_segment(file_id)}"))
+        if found is None:
+            raise ReplyLost("GET /files: the reply is no file")
+        return found
+
     async def delete_file(self, file_id: str) -> None:
         await self._call("DELETE", f"/files/{_segment(file_id)}")
 
@@ -158,6 +164,20 @@ class Client:
             if key in batch.metadata_values:
                 found.append(batch)
             elif self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
+                break
+        return found
+
+    async def find_batches_of(self, prefix: str, age_seconds: float) -> list[RemoteBatch]:
+        """Batches whose metadata holds a key of this prefix, newest first, back for at least `age_seconds`."""
+        found = []
+        async for item in self._listing("/batches", {"search": prefix}):
+            ours = any(value.startswith(prefix) for value in metadata_values(item))
+            batch = parse_batch(item)
+            if ours and batch is None:
+                raise ReplyLost(f"GET /batches: a batch of {prefix} is there, but its id cannot be used")
+            if batch is not None and ours:
+                found.append(batch)
+            elif batch is not None and self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
                 break
         return found
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "check": "check",
     "config": "settings",
     "migrate": "migrate",
+    "backup": "backup",
     "sandbox": "sandbox",
 }
 """Command name → module of this package that holds it as `command`."""

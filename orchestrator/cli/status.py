@@ -35,6 +35,8 @@ EPILOG = """\b
   at        the time of this look (all times are UTC, ISO 8601)
   prompts   {"queued", "batched", "done", "failed", "cancelled"}: how many
   tags      [{"tag", and the same five}], tag null for prompts without
+  pruned    {"done", "failed", "cancelled"}: how many more there were, which
+            were deleted for their age
   rates     {"last_minute", "last_hour"}, each {"done", "failed"}: how many
             prompts ended so
   batches   [{"id", "key", "provider", "endpoint", "model",
@@ -61,6 +63,7 @@ class Look:
     at_ms: int
     prompts: Mapping[str, int]
     tags: Mapping[str | None, Mapping[str, int]]
+    pruned: Mapping[str, int]
     rates: Mapping[str, Mapping[str, int]]
     batches: Sequence[ActiveBatch]
     pauses: Sequence[ProviderState]
@@ -110,6 +113,7 @@ def _watch(config_path: Path | None, interval: float, *, as_json: bool) -> None:
 async def look_at(database: Database, _loaded: Loaded) -> Look:
     from orchestrator.store.overview import count_prompts, list_active_batches, list_trouble  # noqa: PLC0415
     from orchestrator.store.providers import list_provider_states  # noqa: PLC0415
+    from orchestrator.store.retention import read_pruned  # noqa: PLC0415
 
     at_ms = int(time.time() * 1000)
     counts = await database.read(partial(count_prompts, now_ms=at_ms))
@@ -118,6 +122,7 @@ async def look_at(database: Database, _loaded: Loaded) -> Look:
         at_ms=at_ms,
         prompts={status: sum(each[status] for each in counts.tags.values()) for status in STATUSES},
         tags=counts.tags,
+        pruned=await database.read(read_pruned),
         rates=counts.ended,
         batches=await database.read(list_active_batches),
         pauses=[state for state in (await database.read(list_provider_states)).values() if state.pauses],
@@ -135,6 +140,7 @@ def as_object(look: Look) -> dict[str, Any]:
         "at": iso(look.at_ms),
         "prompts": dict(look.prompts),
         "tags": [{"tag": tag, **counts} for tag, counts in look.tags.items()],
+        "pruned": dict(look.pruned),
         "rates": look.rates,
         "batches": [_batch_object(batch, look.at_ms) for batch in look.batches],
         "pauses": [_pause_object(state) for state in look.pauses],
@@ -187,6 +193,8 @@ def _show(look: Look) -> None:
 def parts(look: Look, most: int = ROWS_SHOWN) -> Iterator[Block | str]:
     """What is shown, one under the other: tables of so many rows at most, and lines."""
     yield f"prompts in {look.database}", ["tag", *STATUSES], _prompt_rows(look, most)
+    if any(look.pruned.values()):
+        yield f"deleted for their age: {_told(look.pruned)}"
     if any(look.rates["last_hour"].values()):
         yield "ended in the " + "; ".join(_rate(name, ended) for name, ended in look.rates.items())
     if look.batches:
@@ -210,8 +218,11 @@ def parts(look: Look, most: int = ROWS_SHOWN) -> Iterator[Block | str]:
 
 
 def _rate(window: str, ended: Mapping[str, int]) -> str:
-    told = ", ".join(f"{count} {status}" for status, count in ended.items())
-    return f"{window.replace('_', ' ')}: {told}"
+    return f"{window.replace('_', ' ')}: {_told(ended)}"
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
 
 
 def _prompt_rows(look: Look, most: int) -> list[list[object]]:

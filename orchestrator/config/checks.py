@@ -135,10 +135,6 @@ def _default_problems(config: Config) -> Iterator[Problem]:
 
 
 def _unbuilt_problems(config: Config) -> Iterator[Problem]:
-    if config.retention.finished_days:
-        yield Problem(("retention.finished_days",), "must be 0: this version does not prune yet")
-    if config.retention.remote_files != "keep":
-        yield Problem(("retention.remote_files",), 'must be "keep": this version does not prune yet')
     for key in ("listen", "token_env"):
         if getattr(config.web, key):
             yield Problem((f"web.{key}",), "must be empty: this version has no status page yet")

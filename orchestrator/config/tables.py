@@ -160,10 +160,29 @@ class Retry(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Retention(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long things are kept. This version keeps everything: only the values shown are accepted."""
+    """How long things are kept."""
 
-    finished_days: Annotated[int, count(0, 36_500, "days", "Age at which ended prompts are deleted; 0: never.")] = 0
-    remote_files: Annotated[Literal["keep", "delete"], said("What becomes of a settled batch's files.")] = "keep"
+    finished_days: Annotated[
+        int,
+        count(
+            0,
+            36_500,
+            "days",
+            "Age at which ended prompts are deleted with their answers, and their custom_ids are free again; 0: never.",
+        ),
+    ] = 0
+    remote_files: Annotated[
+        Literal["keep", "delete"], said("What becomes of a batch's files at the provider when its answers are stored.")
+    ] = "keep"
+    remote_files_days: Annotated[
+        int,
+        count(
+            0,
+            36_500,
+            "days",
+            "How long they stay before they are deleted; an older backup that is restored pays for its answers again.",
+        ),
+    ] = 7
 
 
 class Shutdown(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from sqlalchemy import and_, bindparam, case, func, insert, literal_column, or_,
 from orchestrator.core.model import Batch, BatchStatus, Lane
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, before
 from orchestrator.errors import LeaseLost
-from orchestrator.store.tables import ACTIVE, batch_states, lanes, provider_states
+from orchestrator.store.tables import ACTIVE, batch_states, chores, lanes, provider_states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,7 +157,8 @@ async def postpone(connection: AsyncConnection, batch: Batch, next_try_at_ms: in
 
 
 async def release_all_leases(connection: AsyncConnection) -> int:
-    """For the one daemon of a SQLite file, at its start: leases of a killed predecessor end at once."""
+    """For the one daemon of a SQLite file, at its start: leases of a killed predecessor end at once, on how many."""
+    await connection.execute(update(chores).values(lease_until_ms=0))
     held = update(batch_states).where(ACTIVE_ROWS, batch_states.c.lease_until_ms > 0).values(lease_until_ms=0)
     return int((await connection.execute(held)).rowcount)
 

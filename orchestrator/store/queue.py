@@ -95,7 +95,7 @@ class Admitted(msgspec.Struct, frozen=True):
     waiting: bool
 
 
-_PROMPT_COLUMNS = (
+PROMPT_COLUMNS = (
     prompts.c.id,
     prompts.c.custom_id,
     *(
@@ -144,7 +144,7 @@ _LIST_UNADMITTED = (
 )
 _IN_RANGE = prompt_states.c.prompt_id.between(bindparam("first_id"), bindparam("last_id"))
 _READ_UNADMITTED = (
-    select(*_PROMPT_COLUMNS, prompt_states.c.due_at_ms)
+    select(*PROMPT_COLUMNS, prompt_states.c.due_at_ms)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
     .where(text(UNADMITTED), _IN_RANGE)
     .order_by(prompt_states.c.prompt_id)
@@ -299,7 +299,7 @@ _LIST_LINES = (
     .order_by(prompt_states.c.prompt_id)
 )
 _READ_BATCHED = (
-    select(*_PROMPT_COLUMNS, prompt_states.c.model)
+    select(*PROMPT_COLUMNS, prompt_states.c.model)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
     .where(*_in_batch(bindparam("of_batch")), _IN_RANGE)
     .order_by(prompt_states.c.prompt_id)

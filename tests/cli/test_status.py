@@ -54,6 +54,14 @@ def test_json_tells_prompts_by_status_and_tag(command, busy):
     assert told["database"] == "sqlite:///orchestrator.db"
 
 
+def test_prompts_that_were_deleted_for_their_age_are_told_apart(command, busy):
+    assert command("status", "--json").json["pruned"] == {"done": 0, "failed": 0, "cancelled": 0}
+    assert "deleted" not in command("status").out
+    busy.sql("UPDATE pruned_counts SET prompts = 12 WHERE status = 'failed'")
+    assert command("status", "--json").json["pruned"] == {"done": 0, "failed": 12, "cancelled": 0}
+    assert "deleted for their age: 0 done, 12 failed, 0 cancelled" in command("status").out
+
+
 def test_json_tells_batches_under_way(command, busy):
     (batch,) = command("status", "--json").json["batches"]
     assert 185 <= batch.pop("age_seconds") < 300

@@ -64,6 +64,14 @@ from orchestrator.store.replies import (
     record,
 )
 from orchestrator.store.reports import is_idle, list_busy_providers, take_pulse
+from orchestrator.store.retention import (
+    list_expired,
+    list_forgotten,
+    named_by_open_batches,
+    next_with_files,
+    prune_batches,
+    prune_prompts,
+)
 
 NOW_MS = 1_800_000_000_000
 LARGE = ("prompts", "prompt_states", "replies", "batch_states")
@@ -76,6 +84,13 @@ UNADMITTED, READY, WAITING, BATCHED, ACTIVE = (
     "INDEX prompt_states_waiting",
     "INDEX prompt_states_batched",
     "INDEX batch_states_active",
+)
+ENDED, CLOSED, WITH_FILES, OF_BATCH, REPLIES = (
+    "INDEX prompt_states_ended",
+    "INDEX batch_states_closed",
+    "INDEX batch_states_with_files",
+    "INDEX replies_of_batch",
+    "INDEX sqlite_autoindex_replies_1",
 )
 KEY = "INTEGER PRIMARY KEY"
 SEALED = statuses(BatchStatus.SEALED)
@@ -144,6 +159,12 @@ CALLS = {
     "take_pulse": (take_pulse, {UNADMITTED, READY, WAITING, BATCHED, ACTIVE}),
     "is_idle": (is_idle, {UNADMITTED, READY, WAITING, BATCHED, ACTIVE}),
     "list_busy_providers": (list_busy_providers, {ACTIVE}),
+    "list_expired": (lambda c: list_expired(c, NOW_MS), {ENDED, REPLIES, KEY}),
+    "prune_prompts": (lambda c: prune_prompts(c, [5, 6], 1 << 60), {REPLIES, KEY}),
+    "list_forgotten": (lambda c: list_forgotten(c, NOW_MS, with_files=True), {CLOSED, OF_BATCH}),
+    "prune_batches": (lambda c: prune_batches(c, [1, 2]), {OF_BATCH, KEY}),
+    "next_with_files": (lambda c: next_with_files(c, ["p"], NOW_MS, NOW_MS), {WITH_FILES}),
+    "named_by_open_batches": (lambda c: named_by_open_batches(c, ["f"]), {ACTIVE}),
 }
 
 
