@@ -80,14 +80,14 @@ def _readable_time_postgresql(_element: Any, _compiler: Any, **_options: Any) ->
     return "true"
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """Key and size of one line, without its bytes."""
 
     prompt_id: int
     nbytes: int
 
 
-class Admitted(msgspec.Struct, frozen=True):
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     prompt_id: int
     lane_id: int
     model: str
@@ -308,7 +308,8 @@ _READ_BATCHED = (
 
 async def list_lines(connection: AsyncConnection, batch_id: int) -> list[Line]:
     """Every line still in the batch, in the order of its file: by prompt id."""
-    return [Line(*row) for row in (await connection.execute(_LIST_LINES, {"of_batch": batch_id})).all()]
+    rows = await connection.execute(_LIST_LINES, {"of_batch": batch_id})
+    return [Line(*row) for page in rows.partitions(PAGE_LINES) for row in page]
 
 
 async def read_batched(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.core.outcomes import Outcome
 
 
-class Member(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True, gc=False):
     """A prompt's state as the stages need it to judge an outcome.
 
     `replies` counts those stored so far; `cancelling` means that it is not wanted any more and never resent.
@@ -35,7 +35,7 @@ class Member(msgspec.Struct, frozen=True):
     cancelling: bool = False
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One outcome of one prompt and the state it leaves the prompt in."""
 
     member: Member
