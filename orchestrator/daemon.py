@@ -17,7 +17,8 @@ from orchestrator.api.client import Client
 from orchestrator.config import Config, Loaded, effective
 from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
-from orchestrator.loop import Bell, run_loop
+from orchestrator.loop import Bell, Troubles, run_loop
+from orchestrator.service import report
 from orchestrator.stages import CHORES, FLOW, admit, collect, poll, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
@@ -26,6 +27,7 @@ from orchestrator.store.reports import count_by_status, is_idle, list_busy_provi
 from orchestrator.store.restoring import read_name, read_restored
 from orchestrator.store.schema import make_private_file, migrate, only_daemon
 from orchestrator.telemetry import record
+from orchestrator.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -34,6 +36,8 @@ WATCH_SECONDS = 1.0
 """How often the database is asked whether anybody changed it."""
 IDLE_CHECK_SECONDS = 0.5
 POLLERS = 4
+CALLING = ("submit", "poll", "collect", "clear")
+"""Stages that wait for a provider."""
 
 
 class Daemon:
@@ -42,6 +46,8 @@ class Daemon:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.bell = Bell()
+        self.troubles = Troubles()
+        self.vitals = Vitals()
         self._chores = Bell()
         self._restoring = Bell()
         self._complete = asyncio.Event()
@@ -52,6 +58,7 @@ class Daemon:
         """First call: finish the ticks in hand. Second: now."""
         if self._stopped_by is None:
             self._stopped_by = reason
+            self.vitals.stopping = True
             grace = self.context.config.shutdown.grace_seconds
             record("daemon.stopping", signal=reason, grace_seconds=grace)
             self._stop()
@@ -73,8 +80,11 @@ class Daemon:
         loops = [asyncio.create_task(self._when_complete(loop), name=name) for name, loop in self._loops()]
         loops.append(asyncio.create_task(self._reclaim(), name="reclaim"))
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+        watches.append(asyncio.create_task(report(self.vitals, os.environ)))
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
+        if self.context.config.web.listen:
+            watches.append(asyncio.create_task(self._serve()))
         self._tasks = {*loops}
         try:
             await self._until_stopped(loops)
@@ -95,7 +105,14 @@ class Daemon:
         return flow + [(chore.__name__, self._loop(chore, self._chores)) for chore in CHORES]
 
     def _loop(self, stage: Callable[[Context], Awaitable[Tick]], bell: Bell) -> Coroutine[Any, Any, None]:
-        return run_loop(stage.__name__, partial(stage, self.context), bell, self.context.seconds_until)
+        name = stage.__name__
+        tick = self.vitals.watched(name, partial(stage, self.context), self._calls_seconds() if name in CALLING else 0)
+        return run_loop(name, tick, bell, self.troubles, self.context.seconds_until)
+
+    def _calls_seconds(self) -> float:
+        """How long the calls of one tick may take: an upload or two downloads, and the calls around them."""
+        providers = self.context.config.providers.values()
+        return max(2 * each.upload_timeout_seconds + 2 * each.request_timeout_seconds for each in providers)
 
     async def _when_complete(self, loop: Coroutine[Any, Any, None]) -> None:
         """Start a loop once the queue is known to hold all that was sent of it."""
@@ -107,7 +124,8 @@ class Daemon:
         await loop
 
     async def _reclaim(self) -> None:
-        await run_loop("reclaim", self._reclaimed, self._restoring, self.context.seconds_until)
+        """Not watched: it may take hours, and nothing else runs meanwhile."""
+        await run_loop("reclaim", self._reclaimed, self._restoring, self.troubles, self.context.seconds_until)
 
     async def _reclaimed(self) -> Tick:
         """At once, unless the queue was restored from a backup."""
@@ -118,6 +136,13 @@ class Daemon:
         while (await admit(self.context)).more:
             pass
         return await reclaim(self.context)
+
+    async def _serve(self) -> None:
+        """Loaded here: it costs time and memory that a daemon without a page need not spend."""
+        from orchestrator.web.server import serve  # noqa: PLC0415
+        from orchestrator.web.site import Site  # noqa: PLC0415
+
+        await serve(Site(self.context, self.vitals, self.context.config.web.token()))
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
@@ -174,10 +199,13 @@ async def opened(config: Config) -> AsyncIterator[Context]:
 async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     """Run the daemon in this process; prompts by status when it stops.
 
-    Raises StoreInUse when another daemon works on the same SQLite file, SchemaMismatch when the database is newer.
+    Raises StoreInUse when another daemon works on the same SQLite file, SchemaMismatch when the database is newer,
+    ConfigError when the variable of a key or of the page's token is empty.
     """
     config, started = loaded.config, time.monotonic()
     config.providers[config.defaults.provider].api_key()
+    if config.web.listen:
+        config.web.token()
     async with opened(config) as context:
         path = context.database.path
         if path is not None:

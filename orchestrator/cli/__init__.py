@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from orchestrator import __version__
-from orchestrator.cli.screen import harmless
+from orchestrator.core.telling import harmless
 from orchestrator.errors import OrchestratorError
 
 COMMANDS = {

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from orchestrator.cli.options import as_json
-from orchestrator.cli.screen import Bar, harmless, say_json
+from orchestrator.cli.screen import Bar, say_json
+from orchestrator.core.telling import harmless
 from orchestrator.errors import ConfigError
 
 EPILOG = """\b

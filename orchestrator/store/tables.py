@@ -44,6 +44,7 @@ READY = "status = 'queued' AND waiting = 0 AND lane_id IS NOT NULL"
 UNADMITTED = "status = 'queued' AND lane_id IS NULL"
 WAITING = "status = 'queued' AND waiting = 1"
 BATCHED = "status = 'batched'"
+ENDED = "finished_at_ms IS NOT NULL"
 ACTIVE = f"status NOT IN ({quoted(BATCH_ENDS)})"
 CLOSED = f"status IN ({quoted(BATCH_ENDS)})"
 WITH_FILES = f"{CLOSED} AND files_deleted_at_ms IS NULL"
@@ -150,7 +151,13 @@ Index(
     sqlite_where=text(BATCHED),
     postgresql_where=text(BATCHED),
 )
-Index("prompt_states_ended", prompt_states.c.finished_at_ms, sqlite_where=text(ENDED), postgresql_where=text(ENDED))
+Index(
+    "prompt_states_ended",
+    prompt_states.c.finished_at_ms,
+    prompt_states.c.status,
+    sqlite_where=text(ENDED),
+    postgresql_where=text(ENDED),
+)
 
 batch_states = Table(
     "batch_states",
@@ -245,6 +252,12 @@ replies = Table(
 )
 
 Index("replies_of_batch", replies.c.batch_id, replies.c.fault)
+Index(
+    "replies_with_fault",
+    replies.c.received_at_ms,
+    sqlite_where=text("fault IS NOT NULL"),
+    postgresql_where=text("fault IS NOT NULL"),
+)
 
 provider_states = Table(
     "provider_states",

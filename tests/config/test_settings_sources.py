@@ -9,8 +9,6 @@ from orchestrator.config.sources import FIELDS, PROVIDER_FIELDS
 
 KEYS = [*FIELDS, *(f"providers.{name}.{key}" for name in BUILT_IN for key in PROVIDER_FIELDS)]
 FIXED = {  # accepted at one value only
-    "web.listen": "127.0.0.1:8080",
-    "web.token_env": "TOKEN",
     "providers.doubleword.profile": "openai",
     "providers.openai.profile": "doubleword",
 }
@@ -20,6 +18,8 @@ OTHER_TEXT = {
     "defaults.model": "Qwen/Qwen3.5-35B-A3B-FP8",
     "defaults.endpoint": "/v1/embeddings",
     "defaults.completion_window": "1h",
+    "web.listen": "127.0.0.1:8080",
+    "web.token_env": "TOKEN",
     "retention.remote_files": "delete",
     "log.level": "debug",
     "log.format": "json",

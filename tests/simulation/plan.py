@@ -71,6 +71,8 @@ def draw(seed, theme=None, *, short=False):
     plan.sandbox = _sandbox(rng, plan)
     plan.provider = _provider(rng)
     plan.tables = _tables(rng, horizon, short=short)
+    if random.Random(f"{seed} retention").random() < 0.3:
+        plan.tables["retention"] = {"remote_files": "delete", "remote_files_days": 0}
     if theme == "resends":
         _hurry(rng, plan)
     share = 1.0 if short else 2.0

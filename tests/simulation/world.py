@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import importlib
 import random
 import tempfile
 from collections import Counter
@@ -220,6 +221,7 @@ def _in_place(world):
         (aiohttp, "TCPConnector"): lambda limit: Connector(world.network, limit),
         (store, "PRAGMAS"): (*store.PRAGMAS, "busy_timeout=0", "synchronous=OFF"),
         (loops, "LONGEST_REST_SECONDS"): QUIET_SECONDS,
+        (importlib.import_module("orchestrator.stages.clear"), "LOOK_SECONDS"): QUIET_SECONDS,
         (daemons, "WATCH_SECONDS"): WATCH_SECONDS,
         (daemons, "POLLERS"): 1,
         (daemons, "release_all_leases"): release_all_leases if world.plan.daemons == 1 else _release_none,

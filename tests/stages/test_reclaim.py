@@ -242,8 +242,12 @@ async def test_a_file_that_comes_short_is_not_taken_for_the_whole(lived):
     paid_once(rig)
 
 
-async def test_batches_of_other_queues_are_left_alone(lived):
+@pytest.mark.parametrize("fault", [(), ("bad-list",)])
+async def test_batches_of_other_queues_are_left_alone(lived, fault):
+    """Also where the listing shows all there are, whatever is searched for."""
     rig = await lived()
+    for name in fault:
+        rig.faults.add(name)
     rig.context = replace(rig.context, new_key=partial(new_key, key_prefix("another")))
     rig.ask("q")
     await rig.run(admit)

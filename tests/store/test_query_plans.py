@@ -52,6 +52,7 @@ from orchestrator.store.queue import (
     take_into_batch,
     wake_due,
 )
+from orchestrator.store.recent import count_ended, count_faults, count_in_batches, group_faults
 from orchestrator.store.replies import (
     Entry,
     Member,
@@ -63,7 +64,7 @@ from orchestrator.store.replies import (
     once_in_batch,
     record,
 )
-from orchestrator.store.reports import is_idle, list_busy_providers, take_pulse
+from orchestrator.store.reports import count_queued, is_idle, list_busy_providers, take_pulse
 from orchestrator.store.retention import (
     list_expired,
     list_forgotten,
@@ -92,6 +93,7 @@ ENDED, CLOSED, WITH_FILES, OF_BATCH, REPLIES = (
     "INDEX replies_of_batch",
     "INDEX sqlite_autoindex_replies_1",
 )
+FAULTS = "INDEX replies_with_fault"
 KEY = "INTEGER PRIMARY KEY"
 SEALED = statuses(BatchStatus.SEALED)
 MEMBER = Member(1, PromptStatus.BATCHED, 1, 0, 0, 0, 0)
@@ -157,6 +159,11 @@ CALLS = {
     "release_all_leases": (release_all_leases, {ACTIVE}),
     "count_active": (count_active, {ACTIVE}),
     "take_pulse": (take_pulse, {UNADMITTED, READY, WAITING, BATCHED, ACTIVE}),
+    "count_queued": (count_queued, {UNADMITTED, READY, WAITING}),
+    "count_in_batches": (count_in_batches, {BATCHED}),
+    "count_ended": (lambda c: count_ended(c, PromptStatus.DONE, NOW_MS - 60_000, 1000, NOW_MS), {ENDED}),
+    "count_faults": (lambda c: count_faults(c, NOW_MS - 1000), {FAULTS}),
+    "group_faults": (lambda c: group_faults(c, NOW_MS - 1000, 10, with_content=False), {FAULTS, KEY}),
     "is_idle": (is_idle, {UNADMITTED, READY, WAITING, BATCHED, ACTIVE}),
     "list_busy_providers": (list_busy_providers, {ACTIVE}),
     "list_expired": (lambda c: list_expired(c, NOW_MS), {ENDED, REPLIES, KEY}),
