@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
 from orchestrator.context import Context, Tick
 from orchestrator.core.lines import Overlong, Reply, Splitter, Unreadable, parse_reply
 from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
@@ -94,14 +92,6 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.faults += other.faults
         self.account_reason = other.account_reason or self.account_reason
-
-
-class Read(msgspec.Struct, frozen=True, gc=False):
-    """A line as it was understood, outside of any transaction; positions count from 1."""
-
-    position: int
-    reply: Reply | Unreadable
-    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +205,11 @@ class _Reader:
     async def _store(self) -> None:
         if not self._chunk:
             return
-        chunk, self._chunk, self._held = [_read(*numbered) for numbered in self._chunk], [], 0
+        chunk, self._chunk, self._held = self._chunk, [], 0
         stored = await self._context.database.write(
             partial(_store_chunk, context=self._context, batch=self._batch, cursor=self._cursor, chunk=chunk)
         )
-        self._cursor.lines = max(self._cursor.lines, chunk[-1].position)
+        self._cursor.lines = max(self._cursor.lines, chunk[-1][0])
         self._tally.add(stored)
 
 
@@ -232,44 +222,47 @@ async def _lines(content: Content, splitter: Splitter) -> AsyncIterator[bytes | 
 # ---------------------------------------------------------------- one chunk
 
 
-def _read(position: int, line: bytes | Overlong) -> Read:
-    reply = parse_reply(line)
-    return Read(position, reply, judge(reply))
-
-
 async def _store_chunk(
-    connection: AsyncConnection, context: Context, batch: Batch, cursor: Cursor, chunk: Sequence[Read]
+    connection: AsyncConnection,
+    context: Context,
+    batch: Batch,
+    cursor: Cursor,
+    chunk: Sequence[tuple[int, bytes | Overlong]],
 ) -> Tally:
-    """Write the rows, states, counts and cursor of a chunk of lines in one transaction."""
+    """Judge a chunk of lines and write rows, states, counts and cursor in one transaction."""
+    replies = [(position, parse_reply(line)) for position, line in chunk]
     tally, lost = Tally(), list[Outcome]()
-    named = [line.reply.custom_id for line in chunk if line.reply.custom_id is not None]
+    named = [reply.custom_id for _, reply in replies if reply.custom_id is not None]
     members = await find_members(connection, list(dict.fromkeys(named)))
     ours, others = list[Entry](), list[Left]()
-    for line in chunk:
-        member = members.get(line.reply.custom_id or "")
+    for position, reply in replies:
+        outcome = judge(reply)
+        member = members.get(reply.custom_id) if reply.custom_id is not None else None
         if member is None:
-            _count_nameless(line, tally, lost, is_new=line.position > cursor.lines)
+            _count_nameless(reply, outcome, tally, lost, is_new=position > cursor.lines)
         elif member.status is PromptStatus.BATCHED and member.batch_id == batch.id:
-            entry = settled(context, member, line.outcome, batch.id)
-            members[line.reply.custom_id or ""] = _after(entry)
+            entry = settled(context, member, outcome, batch.id)
+            members[reply.custom_id or ""] = _after(entry)
             ours.append(entry)
         else:
-            others.append(Left(member, line.outcome, line.position > cursor.lines))
+            others.append(Left(member, outcome, position > cursor.lines))
     now_ms = context.now_ms()
     await record(connection, ours, now_ms)  # first: a success may follow its own failure in the same chunk
     await record(connection, await _late(connection, context, batch, others, tally), now_ms)
     await keep_unreadable(connection, batch.id, lost, now_ms)
     _count(ours, tally)
-    await _write_counts(connection, batch, cursor, chunk[-1].position, tally, len(lost))
+    await _write_counts(connection, batch, cursor, chunk[-1][0], tally, len(lost))
     return tally
 
 
-def _count_nameless(line: Read, tally: Tally, lost: list[Outcome], *, is_new: bool) -> None:
-    if not isinstance(line.reply, Unreadable):
+def _count_nameless(
+    reply: Reply | Unreadable, outcome: Outcome, tally: Tally, lost: list[Outcome], *, is_new: bool
+) -> None:
+    if not isinstance(reply, Unreadable):
         tally.strays += 1
     elif is_new:
         tally.unreadable += 1
-        lost.append(line.outcome)
+        lost.append(outcome)
 
 
 def _after(entry: Entry) -> Member:
@@ -287,7 +280,11 @@ def _after(entry: Entry) -> Member:
 
 
 async def _late(
-    connection: AsyncConnection, context: Context, batch: Batch, others: Sequence[Left], tally: Tally
+    connection: AsyncConnection,
+    context: Context,
+    batch: Batch,
+    others: Sequence[Left],
+    tally: Tally,
 ) -> list[Entry]:
     """Lines for prompts that already left this batch: a first success is kept, all else is a duplicate (F19, F30)."""
     hopeful = {
