@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 MODEL = "benchmark"
 KEY = "DOUBLEWORD_API_KEY"
+BASE_URL = "PROVIDERS__DOUBLEWORD__BASE_URL"
 FILLER = "the quick brown fox jumps over the lazy dog "
 SANDBOX = """
 import asyncio
@@ -43,12 +44,18 @@ QUICK = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """One life of the daemon. `lag_*` in milliseconds: how late a timer of its event loop fires."""
+class Used:
+    """What one life of a process took."""
 
     wall: float
     cpu: float
     peak_mb: float
+
+
+@dataclass(frozen=True)
+class Run(Used):
+    """One life of the daemon. `lag_*` in milliseconds: how late a timer of its event loop fires."""
+
     lag_p99: float
     lag_max: float
 
@@ -87,6 +94,11 @@ class Stand:
             return subprocess.Popen(command, env=self.environ, stderr=log, stdout=log)
 
     @property
+    def url(self) -> str:
+        """Where the provider listens."""
+        return self.environ[f"ORCHESTRATOR_{BASE_URL}"]
+
+    @property
     def log(self) -> Path:
         return self.folder / "daemon.log"
 
@@ -96,13 +108,11 @@ class Stand:
 
     def ended(self, daemon: subprocess.Popen[bytes], started: float) -> Run:
         """Wait for it; exits with its last words when it failed."""
-        _, status, used = os.wait4(daemon.pid, 0)
-        daemon.returncode = os.waitstatus_to_exitcode(status)
+        used = ended(daemon, started)
         if daemon.returncode:
             sys.exit(f"the daemon ended with {daemon.returncode}:\n{self.log.read_text()[-2000:]}")
         lag = json.loads((self.folder / "lag.json").read_text())
-        wall = time.monotonic() - started
-        return Run(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, lag["p99"], lag["max"])
+        return Run(used.wall, used.cpu, lag["peak_mb"], lag["p99"], lag["max"])
 
     def check_done(self, count: int) -> None:
         """Every prompt has its own answer; otherwise the figures mean nothing."""
@@ -111,6 +121,13 @@ class Stand:
             found = queue.execute(done).fetchone()
         if found != (count, count):
             sys.exit(f"{found[0]} done and {found[1]} answered of {count}")
+
+
+def ended(process: subprocess.Popen[bytes], started: float) -> Used:
+    """Wait for a process; what it took since `started`. Leaves its exit code in it; its peak counts our size too."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Used(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
 @contextlib.contextmanager
@@ -132,7 +149,7 @@ def stand(settings: dict[str, str] | None = None, **sandbox: object) -> Iterator
 def _environ(folder: Path, url: str, settings: dict[str, str]) -> dict[str, str]:
     ours = {
         "DATABASE__URL": f"sqlite:///{folder / 'queue.db'}",
-        "PROVIDERS__DOUBLEWORD__BASE_URL": url,
+        BASE_URL: url,
         "DEFAULTS__MODEL": MODEL,
         **QUICK,
         **settings,

@@ -1,4 +1,7 @@
-"""The daemon with a ticking clock beside it: `watched_daemon.py LAG_FILE COMMAND…` writes how late its loop ran."""
+"""The daemon with a ticking clock beside it: `watched_daemon.py FILE COMMAND…` writes how late its loop ran.
+
+Its peak of memory is written too: what the system tells a parent counts the parent's own size with it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def watched(lag_file: Path) -> None:
             await inner(self, until_idle=until_idle)
         finally:
             ticking.cancel()
-            lag_file.write_text(json.dumps(summary(lags)))  # noqa: ASYNC240 - the loop is over
+            lag_file.write_text(json.dumps({**summary(lags), "peak_mb": peak_mb()}))  # noqa: ASYNC240 - the loop is over
 
     daemon.Daemon.run = run  # type: ignore[method-assign]
 
@@ -39,6 +42,11 @@ async def tick(lags: list[float]) -> None:
 def summary(lags: list[float]) -> dict[str, float]:
     lags.sort()
     return {"p99": lags[len(lags) * 99 // 100], "max": lags[-1]} if lags else {"p99": 0.0, "max": 0.0}
+
+
+def peak_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

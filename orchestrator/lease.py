@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.context import Tick
 from orchestrator.errors import LeaseLost, StoreError
 from orchestrator.store.batches import (
+    OF_PROVIDERS,
+    OTHER_THAN,
     claim_batch,
     next_due_ms,
-    of_providers,
-    other_than,
     postpone,
     release_lease,
     renew_lease,
@@ -38,8 +39,8 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
     Batches of a provider that left the settings wait until it is back. One that brings its stage down queues up behind
     the others: it must not hold them up.
     """
-    where &= of_providers(context.clients) & other_than(context.holding)
-    due_ms = await context.database.read(partial(next_due_ms, where=where))
+    where = _reachable(where)
+    due_ms = await context.database.read(partial(next_due_ms, where=where, now_ms=context.now_ms(), **_among(context)))
     batch = await _claim(context, where) if due_ms is not None and due_ms <= context.now_ms() else None
     if batch is None:
         yield Tick(due_ms=due_ms)
@@ -60,10 +61,19 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
         await context.database.write(partial(release_lease, batch=batch))
 
 
+@functools.lru_cache(maxsize=64)
+def _reachable(where: ColumnElement[bool]) -> ColumnElement[bool]:
+    return where & OF_PROVIDERS & OTHER_THAN
+
+
+def _among(context: Context) -> dict[str, Any]:
+    return {"providers": list(context.clients), "others": sorted(context.holding)}
+
+
 async def _claim(context: Context, where: ColumnElement[bool]) -> Batch | None:
     claim = partial(
         claim_batch, where=where, owner=context.owner, now_ms=context.now_ms(),
-        lease_until_ms=context.in_ms(LEASE_SECONDS),
+        lease_until_ms=context.in_ms(LEASE_SECONDS), **_among(context),
     )  # fmt: skip
     until = context.steady() + LEASE_SECONDS
     batch = await context.database.write(claim)

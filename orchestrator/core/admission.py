@@ -36,7 +36,7 @@ class Defaults:
     completion_window: str
 
 
-class Placed(msgspec.Struct, frozen=True):
+class Placed(msgspec.Struct, frozen=True, gc=False):
     lane: Lane
     model: str
     line_bytes: int

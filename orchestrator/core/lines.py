@@ -209,7 +209,7 @@ class Splitter:
 # ---------------------------------------------------------------- replies
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """One line of an output or error file, as it stands. `body` and `error` are raw JSON or None."""
 
     custom_id: str
@@ -218,7 +218,7 @@ class Reply(msgspec.Struct, frozen=True):
     error: bytes | None
 
 
-class Unreadable(msgspec.Struct, frozen=True):
+class Unreadable(msgspec.Struct, frozen=True, gc=False):
     """A line nobody can parse; `custom_id` where it could still be made out (F26)."""
 
     raw: bytes

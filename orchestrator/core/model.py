@@ -46,7 +46,7 @@ class Fault(StrEnum):
     UNREADABLE = "unreadable"
 
 
-class Prompt(msgspec.Struct, frozen=True):
+class Prompt(msgspec.Struct, frozen=True, gc=False):
     """One user row as it stands in `prompts`: text columns as UTF-8 bytes, None where the user left them out."""
 
     id: int
@@ -61,7 +61,7 @@ class Prompt(msgspec.Struct, frozen=True):
     not_before_readable: bool = True
 
 
-class Lane(msgspec.Struct, frozen=True):
+class Lane(msgspec.Struct, frozen=True, gc=False):
     """Prompts that may share a file. `model` is empty where the provider lets models share one (F23)."""
 
     provider: str

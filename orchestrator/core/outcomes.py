@@ -61,7 +61,7 @@ _FAULT_OF_CODE = {
 }
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """`fault` is None for a success. `response` is the body as sent, `answer` its readable text."""
 
     fault: Fault | None
@@ -154,18 +154,15 @@ def _answered(reply: Reply, body: object) -> bool:
 def _failed_shape(body: dict[str, Any]) -> bool:
     if body.get("error") or body.get("status") == "failed" or body.get("type") == "error":
         return True
-    choices = body.get("choices")
     if "choices" not in body:
         return False
-    return not isinstance(choices, list) or not choices or _filtered_away(choices)
+    choices = body["choices"]
+    return not isinstance(choices, list) or all(map(_filtered_away, choices))
 
 
-def _filtered_away(choices: list[Any]) -> bool:
+def _filtered_away(choice: object) -> bool:
     """A content filter left nothing: refused, not answered."""
-    return all(
-        isinstance(choice, dict) and choice.get("finish_reason") == "content_filter" and not _choice_text(choice)
-        for choice in choices
-    )
+    return isinstance(choice, dict) and choice.get("finish_reason") == "content_filter" and not _choice_text(choice)
 
 
 # ---------------------------------------------------------------- successes
@@ -175,7 +172,8 @@ def _success(reply: Reply, body: Any) -> Outcome:  # noqa: ANN401
     response = reply.body.decode() if reply.body is not None else None
     if not isinstance(body, dict):
         return Outcome(None, reply.status_code, answer=_clean(str(body)), response=response)
-    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    usage = body.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
     return Outcome(
         None,
         reply.status_code,
@@ -190,8 +188,9 @@ def _success(reply: Reply, body: Any) -> Outcome:  # noqa: ANN401
 
 def _answer(body: dict[str, Any]) -> str | None:
     """The readable text of a chat, completion, response or message body; None for embeddings (F42: all parts)."""
-    if isinstance(body.get("choices"), list):
-        return _joined(_choice_text(choice) for choice in body["choices"][:1])
+    choices = body.get("choices")
+    if isinstance(choices, list):
+        return (_choice_text(choices[0]) or None) if choices else None
     if isinstance(body.get("output"), list):
         return _joined(_parts_text(item.get("content")) for item in body["output"] if isinstance(item, dict))
     if isinstance(body.get("content"), list | str):
@@ -229,10 +228,9 @@ def _finish_reason(body: dict[str, Any]) -> str | None:
     return _text(body.get("stop_reason")) or _text(body.get("status"))
 
 
-def _count(usage: Any, *names: str) -> int | None:  # noqa: ANN401
-    found = next((usage[name] for name in names if name in usage), None)
-    plain = isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 1 << 62
-    return found if plain else None
+def _count(usage: dict[str, Any], name: str, other_name: str) -> int | None:
+    found = usage[name] if name in usage else usage.get(other_name)
+    return found if type(found) is int and 0 <= found < 1 << 62 else None
 
 
 # ---------------------------------------------------------------- faults

@@ -33,7 +33,7 @@ class Policy:
     max_seconds: float
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The verdict and the prompt's new history; `delay_seconds` counts from now and is 0 unless it is resent."""
 
     verdict: Verdict
@@ -42,7 +42,7 @@ class Decision(msgspec.Struct, frozen=True):
     delay_seconds: float = 0
 
 
-class History(msgspec.Struct, frozen=True):
+class History(msgspec.Struct, frozen=True, gc=False):
     """`attempts` paid tries, `forgiven` of them before the last retry by hand; `returns` since then."""
 
     attempts: int

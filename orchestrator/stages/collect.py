@@ -319,17 +319,15 @@ def _count(entries: Sequence[Entry], tally: Tally) -> None:
 async def _write_counts(
     connection: AsyncConnection, batch: Batch, cursor: Cursor, position: int, tally: Tally, nameless: int
 ) -> None:
-    columns = batch_states.c
-    values = {
-        f"{cursor.file}_cursor": max(cursor.lines, position),
-        f"{cursor.file}_first": cursor.first,
-        "lines_done": columns.lines_done + tally.done,
-        "lines_failed": columns.lines_failed + tally.failed,
-        "lines_resent": columns.lines_resent + tally.resent,
-        "duplicates": columns.duplicates + tally.duplicates,
-        "unreadable": columns.unreadable + nameless,
+    seen = {f"{cursor.file}_cursor": max(cursor.lines, position), f"{cursor.file}_first": cursor.first}
+    added = {
+        "lines_done": tally.done,
+        "lines_failed": tally.failed,
+        "lines_resent": tally.resent,
+        "duplicates": tally.duplicates,
+        "unreadable": nameless,
     }
-    await update_batch(connection, batch, **values)
+    await update_batch(connection, batch, added, **seen)
 
 
 # ---------------------------------------------------------------- after a pass

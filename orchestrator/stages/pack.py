@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 TAKE_LINES = 2000
 """Lines moved per transaction, so that a user's INSERT never waits long (measurements 3.6)."""
 LANES_PER_TICK = 100
+HALF_PACKED = statuses(BatchStatus.PACKING)
 
 
 async def pack(context: Context) -> Tick:
@@ -162,5 +163,5 @@ async def _note_sealed(connection: AsyncConnection, batch: Batch, now_ms: int) -
 
 
 async def _seal_abandoned(context: Context) -> Tick:
-    async with held(context, statuses(BatchStatus.PACKING)) as batch:
+    async with held(context, HALF_PACKED) as batch:
         return batch if isinstance(batch, Tick) else Tick(int(await _seal(context, batch, "found half packed")))

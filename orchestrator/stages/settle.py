@@ -115,7 +115,7 @@ def _said(outcome: Outcome) -> str:
 
 async def _return_unharmed(connection: AsyncConnection, batch: Batch) -> int:
     returned = await return_lines(connection, batch.id)
-    await update_batch(connection, batch, lines_resent=batch_states.c.lines_resent + returned)
+    await update_batch(connection, batch, {"lines_resent": returned})
     return returned
 
 
@@ -199,10 +199,7 @@ async def _give_back_page(
     await record(connection, entries, context.now_ms())
     resent = sum(entry.status is PromptStatus.QUEUED for entry in entries)
     failed = len(entries) - resent
-    columns = batch_states.c
-    await update_batch(
-        connection, batch, lines_resent=columns.lines_resent + resent, lines_failed=columns.lines_failed + failed
-    )
+    await update_batch(connection, batch, {"lines_resent": resent, "lines_failed": failed})
     return resent, failed
 
 
@@ -218,7 +215,7 @@ async def _drop_named_lines(context: Context, batch: Batch, named: dict[int, Com
         members = await get_members(connection, list(reasons))
         entries = [refused(context, member, reasons[member.prompt_id], batch.id) for member in members]
         await record(connection, entries, context.now_ms())
-        await update_batch(connection, batch, lines_failed=batch_states.c.lines_failed + len(entries))
+        await update_batch(connection, batch, {"lines_failed": len(entries)})
         return await _return_unharmed(connection, batch)
 
     return await context.database.write(work), len(reasons)

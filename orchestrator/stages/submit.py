@@ -18,7 +18,7 @@ from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError
 from orchestrator.lease import held, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
-from orchestrator.store.batches import get_batch, has_remote, move_batch, on_open_provider, statuses, update_batch
+from orchestrator.store.batches import ON_OPEN_PROVIDER, get_batch, has_remote, move_batch, statuses, update_batch
 from orchestrator.store.providers import clear_pause, next_resume_ms
 from orchestrator.store.queue import Line, cancel_lines, delete_batched_orphans, list_lines, return_lines
 from orchestrator.telemetry import record as tell
@@ -38,14 +38,14 @@ FILE_TRIES = 5
 """Times a batch is refused for a file that is not visible yet before the file is sent again (F3)."""
 UNDECIDED_SECONDS = 600.0
 
-UNSENT = statuses(
+DUE = ON_OPEN_PROVIDER & statuses(
     BatchStatus.SEALED, BatchStatus.UPLOADING, BatchStatus.UPLOADED, BatchStatus.CREATING, BatchStatus.REPLACING
 )
 
 
 async def submit(context: Context) -> Tick:
     """Carry one batch as far towards the provider as it goes now."""
-    async with held(context, UNSENT & on_open_provider(context.now_ms())) as batch:
+    async with held(context, DUE) as batch:
         if isinstance(batch, Tick):
             resume_ms = await context.database.read(partial(next_resume_ms, now_ms=context.now_ms()))
             return Tick(due_ms=earliest(batch.due_ms, resume_ms))

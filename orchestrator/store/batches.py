@@ -5,11 +5,12 @@ Every write carries the fence of the claim; a holder that lost its lease raises 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, case, func, insert, literal_column, or_, select, text, update
+from sqlalchemy import and_, bindparam, case, func, insert, literal_column, or_, select, text, update
 
 from orchestrator.core.model import Batch, BatchStatus, Lane
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, before
@@ -17,14 +18,21 @@ from orchestrator.errors import LeaseLost
 from orchestrator.store.tables import ACTIVE, batch_states, chores, lanes, provider_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
-    from sqlalchemy import ColumnElement, Row
+    from sqlalchemy import BindParameter, ColumnElement, Row, Select, Update
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 ACTIVE_ROWS = text(ACTIVE)
 _BATCH_COLUMNS = [batch_states.c[field.name] for field in fields(Batch) if field.name != "lane"]
 _LANE_COLUMNS = [lanes.c.provider, lanes.c.endpoint, lanes.c.completion_window, lanes.c.model]
+_GET = (
+    select(*_BATCH_COLUMNS, *_LANE_COLUMNS)
+    .join(lanes, lanes.c.id == batch_states.c.lane_id)
+    .where(batch_states.c.id == bindparam("batch"))
+)
+_MINE = and_(batch_states.c.id == bindparam("batch"), batch_states.c.fence == bindparam("holding"))
+_RELEASE = update(batch_states).where(_MINE).values(lease_until_ms=0)
 
 
 async def insert_batch(
@@ -48,10 +56,30 @@ async def insert_sealed(connection: AsyncConnection, key: str, lane_id: int, now
     return int(result.scalar_one())
 
 
+# Building a statement costs more than running it, so each is built once: `where` holds for a stage, what changes from
+# one call to the next stands in it as a parameter.
+
+
 async def claim_batch(
-    connection: AsyncConnection, where: ColumnElement[bool], owner: str, now_ms: int, lease_until_ms: int
+    connection: AsyncConnection,
+    where: ColumnElement[bool],
+    owner: str,
+    now_ms: int,
+    lease_until_ms: int,
+    **among: Any,  # noqa: ANN401
 ) -> Batch | None:
-    """Take the lease of the batch that has been due longest among those matching `where`; None when none is due."""
+    """Take the lease of the batch that has been due longest among those matching `where`; None when none is due.
+
+    `among` are the parameters of `where`, but for the time.
+    """
+    found = {"owner": owner, "now_ms": now_ms, "until_ms": lease_until_ms, **among}
+    batch_id = (await connection.execute(_claim(where), found)).scalar_one_or_none()
+    return None if batch_id is None else await get_batch(connection, batch_id)
+
+
+@functools.lru_cache(maxsize=64)
+def _claim(where: ColumnElement[bool]) -> Any:  # noqa: ANN401 - a statement that returns
+    now_ms: BindParameter[int] = bindparam("now_ms")
     due = (
         select(batch_states.c.id)
         .where(ACTIVE_ROWS, where, batch_states.c.next_try_at_ms <= now_ms, batch_states.c.lease_until_ms < now_ms)
@@ -59,28 +87,28 @@ async def claim_batch(
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    taken = (
+    return (
         update(batch_states)
         .where(batch_states.c.id.in_(due))
-        .values(lease_owner=owner, lease_until_ms=lease_until_ms, fence=batch_states.c.fence + 1)
+        .values(lease_owner=bindparam("owner"), lease_until_ms=bindparam("until_ms"), fence=batch_states.c.fence + 1)
         .returning(batch_states.c.id)
     )
-    batch_id = (await connection.execute(taken)).scalar_one_or_none()
-    return None if batch_id is None else await get_batch(connection, batch_id)
 
 
-async def next_due_ms(connection: AsyncConnection, where: ColumnElement[bool]) -> int | None:
+async def next_due_ms(connection: AsyncConnection, where: ColumnElement[bool], **among: Any) -> int | None:  # noqa: ANN401
     """When the first batch among `where` can be claimed; None when there is none."""
-    due, free = batch_states.c.next_try_at_ms, batch_states.c.lease_until_ms + 1
-    found = select(func.min(case((due > free, due), else_=free))).where(ACTIVE_ROWS, where)
-    due_ms: int | None = (await connection.execute(found)).scalar_one()
+    due_ms: int | None = (await connection.execute(_next_due(where), among)).scalar_one()
     return due_ms
 
 
+@functools.lru_cache(maxsize=64)
+def _next_due(where: ColumnElement[bool]) -> Select[Any]:
+    due, free = batch_states.c.next_try_at_ms, batch_states.c.lease_until_ms + 1
+    return select(func.min(case((due > free, due), else_=free))).where(ACTIVE_ROWS, where)
+
+
 async def get_batch(connection: AsyncConnection, batch_id: int) -> Batch:
-    found = select(*_BATCH_COLUMNS, *_LANE_COLUMNS).join(lanes, lanes.c.id == batch_states.c.lane_id)
-    row = (await connection.execute(found.where(batch_states.c.id == batch_id))).one()
-    return _batch(row)
+    return _batch((await connection.execute(_GET, {"batch": batch_id})).one())
 
 
 async def has_remote(connection: AsyncConnection, provider: str, remote_id: str) -> bool:
@@ -101,25 +129,18 @@ def statuses(*wanted: BatchStatus) -> ColumnElement[bool]:
     return or_(*(batch_states.c.status == literal_column(f"'{status}'") for status in wanted))
 
 
-def on_open_provider(now_ms: int) -> ColumnElement[bool]:
-    """Batches whose provider is not paused at `now_ms`."""
-    paused = (
-        select(lanes.c.id)
-        .join(provider_states, provider_states.c.name == lanes.c.provider)
-        .where(provider_states.c.resume_at_ms > now_ms)
-    )
-    return batch_states.c.lane_id.not_in(paused)
-
-
-def of_providers(names: Iterable[str]) -> ColumnElement[bool]:
-    """Batches of these providers: one that left the settings cannot be called."""
-    known = select(lanes.c.id).where(lanes.c.provider.in_(list(names)))
-    return batch_states.c.lane_id.in_(known)
-
-
-def other_than(batch_ids: Iterable[int]) -> ColumnElement[bool]:
-    """Batches our own process does not work on: when the clock jumps, leases look expired that are not (F39)."""
-    return batch_states.c.id.not_in(sorted(batch_ids))
+ON_OPEN_PROVIDER = batch_states.c.lane_id.not_in(
+    select(lanes.c.id)
+    .join(provider_states, provider_states.c.name == lanes.c.provider)
+    .where(provider_states.c.resume_at_ms > bindparam("now_ms"))
+)
+"""Batches whose provider is not paused at `now_ms`."""
+OF_PROVIDERS = batch_states.c.lane_id.in_(
+    select(lanes.c.id).where(lanes.c.provider.in_(bindparam("providers", expanding=True)))
+)
+"""Batches of `providers`: one that left the settings cannot be called."""
+OTHER_THAN = batch_states.c.id.not_in(bindparam("others", expanding=True))
+"""Batches our own process does not work on: when the clock jumps, leases look expired that are not (F39)."""
 
 
 async def renew_lease(connection: AsyncConnection, batch: Batch, lease_until_ms: int) -> None:
@@ -128,8 +149,7 @@ async def renew_lease(connection: AsyncConnection, batch: Batch, lease_until_ms:
 
 async def release_lease(connection: AsyncConnection, batch: Batch) -> None:
     """Give the batch back early; silent when the lease is lost already."""
-    mine = and_(batch_states.c.id == batch.id, batch_states.c.fence == batch.fence)
-    await connection.execute(update(batch_states).where(mine).values(lease_until_ms=0))
+    await connection.execute(_RELEASE, {"batch": batch.id, "holding": batch.fence})
 
 
 async def postpone(connection: AsyncConnection, batch: Batch, next_try_at_ms: int) -> None:
@@ -143,10 +163,14 @@ async def release_all_leases(connection: AsyncConnection) -> int:
     return int((await connection.execute(held)).rowcount)
 
 
-async def update_batch(connection: AsyncConnection, batch: Batch, **values: Any) -> None:  # noqa: ANN401
-    """Write columns of a batch we hold. Raises LeaseLost when somebody else does."""
-    mine = and_(batch_states.c.id == batch.id, batch_states.c.fence == batch.fence)
-    if (await connection.execute(update(batch_states).where(mine).values(**values))).rowcount != 1:
+async def update_batch(
+    connection: AsyncConnection,
+    batch: Batch,
+    added: Mapping[str, int] | None = None,
+    **values: Any,  # noqa: ANN401
+) -> None:
+    """Write columns of a batch we hold, and add to others. Raises LeaseLost when somebody else does."""
+    if not await _write(connection, batch, values, added or {}):
         raise LeaseLost(f"batch {batch.key}: the lease is lost")
 
 
@@ -161,10 +185,31 @@ async def move_batch(
     legal = before(after, by, BATCH_MOVES)
     if after in BATCH_ENDS:
         values["lease_until_ms"] = 0
-    mine = and_(batch_states.c.id == batch.id, batch_states.c.fence == batch.fence, batch_states.c.status.in_(legal))
-    moved = update(batch_states).where(mine).values(status=after, **values)
-    if (await connection.execute(moved)).rowcount != 1:
+    if not await _write(connection, batch, {"status": after, **values}, {}, legal):
         raise LeaseLost(f"batch {batch.key}: not ours to move to {after}")
+
+
+async def _write(
+    connection: AsyncConnection,
+    batch: Batch,
+    values: Mapping[str, Any],
+    added: Mapping[str, int],
+    legal: tuple[str, ...] | None = None,
+) -> bool:
+    """Whether the batch was still ours, and in one of the states `legal` where they are given."""
+    row = {"batch": batch.id, "holding": batch.fence}
+    row |= {f"new_{name}": value for name, value in values.items()}
+    row |= {f"more_{name}": count for name, count in added.items()}
+    written = _writing(tuple(values), tuple(added), legal)
+    return bool((await connection.execute(written, row)).rowcount == 1)
+
+
+@functools.lru_cache(maxsize=128)
+def _writing(names: tuple[str, ...], added: tuple[str, ...], legal: tuple[str, ...] | None) -> Update:
+    values: dict[str, ColumnElement[Any]] = {name: bindparam(f"new_{name}") for name in names}
+    values |= {name: batch_states.c[name] + bindparam(f"more_{name}") for name in added}
+    mine = update(batch_states).where(_MINE).values(values)
+    return mine if legal is None else mine.where(batch_states.c.status.in_(legal))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,17 +228,20 @@ class ActiveBatches:
 _UNSENT = (BatchStatus.PACKING, BatchStatus.SEALED, BatchStatus.UPLOADING, BatchStatus.UPLOADED, BatchStatus.CREATING)
 
 
+_VALIDATING = func.coalesce(func.lower(batch_states.c.remote_status), literal_column("'validating'")) == literal_column(
+    "'validating'"
+)
+_COUNT_ACTIVE = (
+    select(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, _VALIDATING, func.count())
+    .join(lanes, lanes.c.id == batch_states.c.lane_id)
+    .where(text(f"batch_states.{ACTIVE}"))
+    .group_by(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, _VALIDATING)
+)
+
+
 async def count_active(connection: AsyncConnection) -> ActiveBatches:
-    word: ColumnElement[str] = literal_column("'validating'")
-    validating = func.coalesce(func.lower(batch_states.c.remote_status), word) == word
-    counted = (
-        select(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, validating, func.count())
-        .join(lanes, lanes.c.id == batch_states.c.lane_id)
-        .where(text(f"batch_states.{ACTIVE}"))
-        .group_by(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, validating)
-    )
     active = ActiveBatches(Counter(), Counter(), Counter(), Counter())
-    for lane_id, provider, status, unproven, count in await connection.execute(counted):
+    for lane_id, provider, status, unproven, count in await connection.execute(_COUNT_ACTIVE):
         active.by_lane[lane_id] += count
         active.by_provider[provider] += count
         active.unsent[provider] += count if status in _UNSENT else 0

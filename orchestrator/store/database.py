@@ -36,7 +36,7 @@ SQLite's lock knows no queue: another process looks again after up to 0.1 s, and
 other at once it finds no gap for seconds (measured: p99 4.7 s without a breath, 0.06 s with it).
 """
 OPENING_TRIES, OPENING_PAUSE_SECONDS = 40, 0.05
-WRITER_CACHE_KIB, READER_CACHE_KIB = 32_768, 2_048
+WRITER_CACHE_KIB, READER_CACHE_KIB = 8_192, 2_048
 NEW_FILE_PRAGMAS = ("page_size=8192", "auto_vacuum=INCREMENTAL")
 PRAGMAS = (
     "journal_mode=WAL",

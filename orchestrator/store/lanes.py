@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import bindparam, exists, func, insert, select, update
 
 from orchestrator.store.tables import batch_states, lanes
 
@@ -41,10 +41,12 @@ async def note_packed(connection: AsyncConnection, lane_id: int, now_ms: int) ->
     await connection.execute(update(lanes).where(lanes.c.id == lane_id).values(packed_at_ms=now_ms))
 
 
+_NEXT_RELEASE = select(func.min(lanes.c.held_until_ms)).where(lanes.c.held_until_ms > bindparam("now_ms"))
+
+
 async def next_release_ms(connection: AsyncConnection, now_ms: int) -> int | None:
     """When the first lane that is held back may go on; None when none is held."""
-    found = select(func.min(lanes.c.held_until_ms)).where(lanes.c.held_until_ms > now_ms)
-    release_ms: int | None = (await connection.execute(found)).scalar_one()
+    release_ms: int | None = (await connection.execute(_NEXT_RELEASE, {"now_ms": now_ms})).scalar_one()
     return release_ms
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from orchestrator.store.tables import provider_states
 
@@ -37,19 +37,24 @@ class ProviderState:
 _COLUMNS = [provider_states.c[field.name] for field in fields(ProviderState)]
 
 
+_LIST = select(*_COLUMNS)
+_NEXT_RESUME = select(func.min(provider_states.c.resume_at_ms)).where(
+    provider_states.c.resume_at_ms > bindparam("now_ms")
+)
+
+
 async def list_provider_states(connection: AsyncConnection) -> dict[str, ProviderState]:
-    return {row[0]: ProviderState(*row) for row in await connection.execute(select(*_COLUMNS))}
+    return {row[0]: ProviderState(*row) for row in await connection.execute(_LIST)}
 
 
 async def get_provider_state(connection: AsyncConnection, name: str) -> ProviderState:
-    row = (await connection.execute(select(*_COLUMNS).where(provider_states.c.name == name))).one_or_none()
+    row = (await connection.execute(_LIST.where(provider_states.c.name == name))).one_or_none()
     return ProviderState(name) if row is None else ProviderState(*row)
 
 
 async def next_resume_ms(connection: AsyncConnection, now_ms: int) -> int | None:
     """When the first pause ends that still lasts; None when none does."""
-    found = select(func.min(provider_states.c.resume_at_ms)).where(provider_states.c.resume_at_ms > now_ms)
-    resume_ms: int | None = (await connection.execute(found)).scalar_one()
+    resume_ms: int | None = (await connection.execute(_NEXT_RESUME, {"now_ms": now_ms})).scalar_one()
     return resume_ms
 
 

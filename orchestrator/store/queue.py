@@ -80,14 +80,14 @@ def _readable_time_postgresql(_element: Any, _compiler: Any, **_options: Any) ->
     return "true"
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """Key and size of one line, without its bytes."""
 
     prompt_id: int
     nbytes: int
 
 
-class Admitted(msgspec.Struct, frozen=True):
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     prompt_id: int
     lane_id: int
     model: str
@@ -120,10 +120,12 @@ def pages(lines: Sequence[Line]) -> list[tuple[int, int]]:
 # ---------------------------------------------------------------- admit
 
 
+_NEXT_WAKE = select(func.min(prompt_states.c.due_at_ms)).where(text(WAITING))
+
+
 async def next_wake_ms(connection: AsyncConnection) -> int | None:
     """When the first waiting prompt becomes due; None when none waits."""
-    found = select(func.min(prompt_states.c.due_at_ms)).where(text(WAITING))
-    wake_ms: int | None = (await connection.execute(found)).scalar_one()
+    wake_ms: int | None = (await connection.execute(_NEXT_WAKE)).scalar_one()
     return wake_ms
 
 
@@ -134,36 +136,38 @@ async def wake_due(connection: AsyncConnection, now_ms: int) -> int:
     return int((await connection.execute(woken)).rowcount)
 
 
+_LIST_UNADMITTED = (
+    select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
+    .where(text(UNADMITTED))
+    .order_by(prompt_states.c.prompt_id)
+    .limit(PAGE_LINES)
+)
+_IN_RANGE = prompt_states.c.prompt_id.between(bindparam("first_id"), bindparam("last_id"))
+_READ_UNADMITTED = (
+    select(*PROMPT_COLUMNS, prompt_states.c.due_at_ms)
+    .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
+    .where(text(UNADMITTED), _IN_RANGE)
+    .order_by(prompt_states.c.prompt_id)
+)
+_DELETE_ORPHANS = delete(prompt_states).where(
+    text(UNADMITTED), _IN_RANGE, ~exists().where(prompts.c.id == prompt_states.c.prompt_id)
+)
+
+
 async def list_unadmitted(connection: AsyncConnection) -> list[Line]:
     """The next rows nobody has looked at, with the size of what the user wrote."""
-    found = (
-        select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
-        .where(text(UNADMITTED))
-        .order_by(prompt_states.c.prompt_id)
-        .limit(PAGE_LINES)
-    )
-    return [Line(*row) for row in await connection.execute(found)]
+    return [Line(*row) for row in (await connection.execute(_LIST_UNADMITTED)).all()]
 
 
 async def read_unadmitted(connection: AsyncConnection, first_id: int, last_id: int) -> list[tuple[Prompt, int]]:
     """Rows of that range with the time (ms) they are due."""
-    found = (
-        select(*PROMPT_COLUMNS, prompt_states.c.due_at_ms)
-        .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
-        .where(text(UNADMITTED), prompt_states.c.prompt_id.between(first_id, last_id))
-        .order_by(prompt_states.c.prompt_id)
-    )
-    return [(Prompt(*row[:-1]), row[-1]) for row in await connection.execute(found)]
+    rows = (await connection.execute(_READ_UNADMITTED, {"first_id": first_id, "last_id": last_id})).all()
+    return [(Prompt(*row[:-1]), row[-1]) for row in rows]
 
 
 async def delete_orphans(connection: AsyncConnection, first_id: int, last_id: int) -> int:
     """States whose row is gone without its trigger (`INSERT OR REPLACE`); how many. Batched ones are left alone."""
-    gone = delete(prompt_states).where(
-        text(UNADMITTED),
-        prompt_states.c.prompt_id.between(first_id, last_id),
-        ~exists().where(prompts.c.id == prompt_states.c.prompt_id),
-    )
-    return int((await connection.execute(gone)).rowcount)
+    return int((await connection.execute(_DELETE_ORPHANS, {"first_id": first_id, "last_id": last_id})).rowcount)
 
 
 _ADMIT = (
@@ -206,41 +210,46 @@ class ReadyLane:
     over_quota: bool
 
 
+_OF_LANE = and_(text(READY), prompt_states.c.lane_id == lanes.c.id)
+_HEAD = (
+    select(prompt_states.c.line_bytes, prompt_states.c.due_at_ms)
+    .where(_OF_LANE)
+    .order_by(prompt_states.c.priority.desc(), prompt_states.c.prompt_id)
+    .limit(bindparam("count_to"))
+    .correlate(lanes)
+    .subquery()
+)
+
+
+def _summed(what: ColumnElement[Any]) -> ColumnElement[Any]:
+    return select(what).select_from(_HEAD).scalar_subquery()
+
+
+_LIST_READY_LANES = (
+    select(
+        lanes.c.id,
+        lanes.c.max_bytes,
+        lanes.c.holds,
+        _summed(func.count()),
+        _summed(func.sum(_HEAD.c.line_bytes)),
+        _summed(func.min(_HEAD.c.due_at_ms)),
+        lanes.c.provider,
+        lanes.c.endpoint,
+        lanes.c.completion_window,
+        lanes.c.model,
+    )
+    .where(lanes.c.held_until_ms <= bindparam("now_ms"), exists().where(_OF_LANE))
+    .order_by(lanes.c.packed_at_ms, lanes.c.id)
+)
+
+
 async def list_ready_lanes(connection: AsyncConnection, count_to: int, now_ms: int) -> list[ReadyLane]:
     """Lanes in which something is ready, the one packed longest ago first; lines are counted up to `count_to`.
 
     The cost grows with the number of lanes and with `count_to`, never with the length of the queue.
     """
-    of_lane = and_(text(READY), prompt_states.c.lane_id == lanes.c.id)
-    head = (
-        select(prompt_states.c.line_bytes, prompt_states.c.due_at_ms)
-        .where(of_lane)
-        .order_by(prompt_states.c.priority.desc(), prompt_states.c.prompt_id)
-        .limit(count_to)
-        .correlate(lanes)
-        .subquery()
-    )
-
-    def summed(what: ColumnElement[Any]) -> ColumnElement[Any]:
-        return select(what).select_from(head).scalar_subquery()
-
-    found = (
-        select(
-            lanes.c.id,
-            lanes.c.max_bytes,
-            lanes.c.holds,
-            summed(func.count()),
-            summed(func.sum(head.c.line_bytes)),
-            summed(func.min(head.c.due_at_ms)),
-            lanes.c.provider,
-            lanes.c.endpoint,
-            lanes.c.completion_window,
-            lanes.c.model,
-        )
-        .where(lanes.c.held_until_ms <= now_ms, exists().where(of_lane))
-        .order_by(lanes.c.packed_at_ms, lanes.c.id)
-    )
-    return [_ready_lane(row) for row in await connection.execute(found)]
+    rows = await connection.execute(_LIST_READY_LANES, {"count_to": count_to, "now_ms": now_ms})
+    return [_ready_lane(row) for row in rows]
 
 
 def _ready_lane(row: Sequence[Any]) -> ReadyLane:
@@ -248,16 +257,19 @@ def _ready_lane(row: Sequence[Any]) -> ReadyLane:
     return ReadyLane(lane_id, Lane(*lane), Waiting(lines, nbytes or 0, oldest_ms or 0), max_bytes, holds > 0)
 
 
+_LIST_READY = (
+    select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
+    .where(text(READY), prompt_states.c.lane_id == bindparam("of_lane"))
+    .order_by(prompt_states.c.priority.desc(), prompt_states.c.prompt_id)
+    .limit(bindparam("count"))
+    .with_for_update(skip_locked=True)
+)
+
+
 async def list_ready(connection: AsyncConnection, lane_id: int, count: int) -> list[Line]:
     """The first ready lines of a lane: higher priority first, then older."""
-    found = (
-        select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
-        .where(text(READY), prompt_states.c.lane_id == lane_id)
-        .order_by(prompt_states.c.priority.desc(), prompt_states.c.prompt_id)
-        .limit(count)
-        .with_for_update(skip_locked=True)
-    )
-    return [Line(*row) for row in await connection.execute(found)]
+    rows = (await connection.execute(_LIST_READY, {"of_lane": lane_id, "count": count})).all()
+    return [Line(*row) for row in rows]
 
 
 async def take_into_batch(connection: AsyncConnection, batch_id: int, lines: Sequence[Line]) -> int:
@@ -281,27 +293,32 @@ def _in_batch(batch_id: int | BindParameter[int]) -> tuple[ColumnElement[bool], 
     return (text(BATCHED), prompt_states.c.batch_id == batch_id)  # type: ignore[return-value]
 
 
+_LIST_LINES = (
+    select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
+    .where(*_in_batch(bindparam("of_batch")))
+    .order_by(prompt_states.c.prompt_id)
+)
+_READ_BATCHED = (
+    select(*PROMPT_COLUMNS, prompt_states.c.model)
+    .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
+    .where(*_in_batch(bindparam("of_batch")), _IN_RANGE)
+    .order_by(prompt_states.c.prompt_id)
+)
+
+
 async def list_lines(connection: AsyncConnection, batch_id: int) -> list[Line]:
     """Every line still in the batch, in the order of its file: by prompt id."""
-    found = (
-        select(prompt_states.c.prompt_id, prompt_states.c.line_bytes)
-        .where(*_in_batch(batch_id))
-        .order_by(prompt_states.c.prompt_id)
-    )
-    return [Line(*row) for row in await connection.execute(found)]
+    rows = await connection.execute(_LIST_LINES, {"of_batch": batch_id})
+    return [Line(*row) for page in rows.partitions(PAGE_LINES) for row in page]
 
 
 async def read_batched(
     connection: AsyncConnection, batch_id: int, first_id: int, last_id: int
 ) -> list[tuple[Prompt, str]]:
     """The rows of that range which are in the batch, with the model each was admitted with."""
-    found = (
-        select(*PROMPT_COLUMNS, prompt_states.c.model)
-        .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
-        .where(*_in_batch(batch_id), prompt_states.c.prompt_id.between(first_id, last_id))
-        .order_by(prompt_states.c.prompt_id)
-    )
-    return [(Prompt(*row[:-1]), row[-1]) for row in await connection.execute(found)]
+    found = {"of_batch": batch_id, "first_id": first_id, "last_id": last_id}
+    rows = (await connection.execute(_READ_BATCHED, found)).all()
+    return [(Prompt(*row[:-1]), row[-1]) for row in rows]
 
 
 async def list_batched_of_models(connection: AsyncConnection, batch_id: int, models: Sequence[str]) -> list[int]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.core.outcomes import Outcome
 
 
-class Member(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True, gc=False):
     """A prompt's state as the stages need it to judge an outcome.
 
     `replies` counts those stored so far; `cancelling` means that it is not wanted any more and never resent.
@@ -37,7 +37,7 @@ class Member(msgspec.Struct, frozen=True):
     cancelling: bool = False
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One outcome of one prompt and the state it leaves the prompt in."""
 
     member: Member
@@ -88,14 +88,17 @@ def _member(row: Sequence[Any]) -> Member:
     return Member(row[0], PromptStatus(row[1]), *row[2:])
 
 
+_FIND_MEMBERS = (
+    select(prompts.c.custom_id, *_MEMBER_COLUMNS)
+    .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
+    .where(prompts.c.custom_id.in_(bindparam("custom_ids", expanding=True)))
+)
+
+
 async def find_members(connection: AsyncConnection, custom_ids: Sequence[str]) -> dict[str, Member]:
     """The prompts with these custom ids; ids nobody has are left out."""
-    found = (
-        select(prompts.c.custom_id, *_MEMBER_COLUMNS)
-        .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
-        .where(prompts.c.custom_id.in_(custom_ids))
-    )
-    return {row[0]: _member(row[1:]) for row in await connection.execute(found)}
+    rows = (await connection.execute(_FIND_MEMBERS, {"custom_ids": custom_ids})).all()
+    return {row[0]: _member(row[1:]) for row in rows}
 
 
 async def list_members(connection: AsyncConnection, batch_id: int, limit: int) -> list[Member]:
@@ -110,10 +113,16 @@ async def get_members(connection: AsyncConnection, prompt_ids: Sequence[int]) ->
     return [_member(row) for row in await connection.execute(found)]
 
 
+_COUNT_MEMBERS = (
+    select(func.count())
+    .select_from(prompt_states)
+    .where(text(BATCHED), prompt_states.c.batch_id == bindparam("of_batch"))
+)
+
+
 async def count_members(connection: AsyncConnection, batch_id: int) -> int:
     """How many prompts are still in the batch."""
-    counted = select(func.count()).where(text(BATCHED), prompt_states.c.batch_id == batch_id)
-    return int((await connection.execute(counted.select_from(prompt_states))).scalar_one())
+    return int((await connection.execute(_COUNT_MEMBERS, {"of_batch": batch_id})).scalar_one())
 
 
 async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: Sequence[int]) -> set[int]:

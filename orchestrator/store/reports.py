@@ -66,11 +66,20 @@ async def list_busy_providers(connection: AsyncConnection) -> list[str]:
     return [name for (name,) in await connection.execute(found)]
 
 
+_IS_OPEN = select(
+    or_(
+        *(
+            exists().select_from(prompt_states).where(text(condition))
+            for condition in (UNADMITTED, READY, WAITING, BATCHED)
+        ),
+        exists().select_from(batch_states).where(text(ACTIVE)),
+    )
+)
+
+
 async def is_idle(connection: AsyncConnection) -> bool:
     """Every prompt has ended and every batch is closed."""
-    open_prompts = [exists().select_from(prompt_states).where(text(c)) for c in (UNADMITTED, READY, WAITING, BATCHED)]
-    open_batches = exists().select_from(batch_states).where(text(ACTIVE))
-    return not (await connection.execute(select(or_(*open_prompts, open_batches)))).scalar_one()
+    return not (await connection.execute(_IS_OPEN)).scalar_one()
 
 
 async def count_by_status(connection: AsyncConnection) -> dict[str, int]:

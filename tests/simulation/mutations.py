@@ -144,7 +144,7 @@ MUTATIONS = (
     Mutation(
         "our own loops leave each other's work alone when the clock jumps",
         "lease.py",
-        " & other_than(context.holding)",
+        " & OTHER_THAN",
         "",
         theme="clocks",
         test="tests/stages/test_clocks.py",

@@ -10,13 +10,13 @@ from orchestrator.core.model import BatchStatus
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES
 from orchestrator.errors import LeaseLost
 from orchestrator.store.batches import (
+    ON_OPEN_PROVIDER,
     claim_batch,
     count_active,
     get_batch,
     has_remote,
     insert_sealed,
     move_batch,
-    on_open_provider,
     release_all_leases,
     release_lease,
     renew_lease,
@@ -102,8 +102,8 @@ async def test_a_closed_batch_is_never_claimed(user, daemon):
 async def test_a_paused_provider_keeps_its_batches(daemon):
     await sealed(daemon, "orc-1")
     await daemon.write(lambda c: update_provider(c, "p", resume_at_ms=NOW_MS + 1))
-    assert await claim(daemon, SEALED & on_open_provider(NOW_MS)) is None
-    assert await claim(daemon, SEALED & on_open_provider(NOW_MS + 1), now_ms=NOW_MS + 1) is not None
+    assert await claim(daemon, SEALED & ON_OPEN_PROVIDER) is None
+    assert await claim(daemon, SEALED & ON_OPEN_PROVIDER, now_ms=NOW_MS + 1) is not None
 
 
 async def test_a_holder_that_lost_its_lease_writes_nothing(user, daemon):

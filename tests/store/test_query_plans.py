@@ -16,14 +16,13 @@ from orchestrator.core.outcomes import Outcome
 from orchestrator.stages.collect import DUE as COLLECT_DUE
 from orchestrator.stages.poll import DUE as POLL_DUE
 from orchestrator.stages.settle import DUE as SETTLE_DUE
-from orchestrator.stages.submit import UNSENT
+from orchestrator.stages.submit import DUE as SUBMIT_DUE
 from orchestrator.store import queue, replies
 from orchestrator.store.batches import (
     claim_batch,
     count_active,
     get_batch,
     next_due_ms,
-    on_open_provider,
     release_all_leases,
     release_lease,
     renew_lease,
@@ -149,7 +148,7 @@ CALLS = {
     "record": (lambda c: record(c, [ENTRY], NOW_MS), {KEY}),
     "keep_unreadable": (lambda c: keep_unreadable(c, 1, [Outcome(Fault.UNREADABLE, raw=b"x")], NOW_MS), set()),
     "claim_batch": (claimed(SEALED), {ACTIVE, KEY}),
-    "claim for submit": (claimed(UNSENT & on_open_provider(NOW_MS)), {ACTIVE, KEY}),
+    "claim for submit": (claimed(SUBMIT_DUE), {ACTIVE, KEY}),
     "claim for poll": (claimed(POLL_DUE), {ACTIVE, KEY}),
     "claim for collect": (claimed(COLLECT_DUE), {ACTIVE, KEY}),
     "claim for settle": (claimed(SETTLE_DUE), {ACTIVE, KEY}),
