@@ -5,10 +5,64 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from postgres import Databases, Server
 from rig import Clock, Rig, open_rig
 
 from orchestrator.store.database import Database
 from orchestrator.store.schema import migrate
+
+KINDS = ["sqlite", "postgresql"]
+_SERVERS: list[Server] = []
+"""The one server of this run; with xdist its controller keeps it, and the workers know where it is."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["postgres"] = str(_server().folder)
+
+
+def pytest_unconfigure(config):
+    while _SERVERS:
+        _SERVERS.pop().close()
+
+
+def _server():
+    if not _SERVERS:
+        _SERVERS.append(Server())
+    return _SERVERS[0]
+
+
+@pytest.fixture(scope="session")
+def postgres(request):
+    """A PostgreSQL server of this run's own. Fails where none can be started: nothing is skipped."""
+    given = getattr(request.config, "workerinput", {}).get("postgres")
+    if given is None:
+        yield _server()
+        return
+    databases = Databases(given)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def postgres_url(postgres):
+    with postgres.lent() as url:
+        yield url
+
+
+def pytest_generate_tests(metafunc):
+    """Whoever asks for a `kind` of database runs on each, or on the one it is marked as a matter of."""
+    if "kind" in metafunc.fixturenames:
+        alone = [kind for kind in KINDS if metafunc.definition.get_closest_marker(kind)]
+        metafunc.parametrize("kind", alone or KINDS)
+
+
+@pytest.fixture
+def queue_url(kind, request):
+    """The address of an empty queue."""
+    wanted = {"sqlite": "queue_file", "postgresql": "postgres_url"}[kind]
+    found = request.getfixturevalue(wanted)
+    return found if kind == "postgresql" else f"sqlite:///{found}"
 
 
 @pytest.fixture(scope="session")

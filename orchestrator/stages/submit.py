@@ -15,10 +15,17 @@ from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.remote import RemoteBatch, RemoteState
 from orchestrator.core.retry import backoff
 from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError, Rejected, ReplyLost, Throttled
-from orchestrator.lease import held, require_lease
+from orchestrator.lease import LEASE_SECONDS, held, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
-from orchestrator.store.batches import get_batch, move_batch, on_open_provider, statuses, update_batch
+from orchestrator.store.batches import (
+    get_batch,
+    move_batch,
+    on_open_provider,
+    renew_lease,
+    statuses,
+    update_batch,
+)
 from orchestrator.store.providers import clear_pause, next_resume_ms
 from orchestrator.store.queue import Line, cancel_lines, delete_batched_orphans, list_lines, return_lines
 from orchestrator.telemetry import record as tell
@@ -99,6 +106,7 @@ async def _lines_to_send(context: Context, batch: Batch) -> list[Line]:
     """What is still in the batch and still wanted: a line cancelled on its way here is never sent."""
 
     async def drop_unwanted(connection: AsyncConnection) -> None:
+        await renew_lease(connection, batch, context.in_ms(LEASE_SECONDS))
         await delete_batched_orphans(connection, batch.id)
         await cancel_lines(connection, batch.id, context.now_ms(), marked_only=True)
 
@@ -203,6 +211,7 @@ async def _adopt(context: Context, client: Client, batch: Batch, found: list[Rem
     for remote in surplus:
         tell("submit.surplus_cancelled", batch=batch.id, key=batch.key, remote_batch_id=remote.id)
         if not remote.state.over:
+            require_lease(context, batch)
             with contextlib.suppress(ProviderError):  # said above; the one we need must not wait for it
                 await client.cancel_batch(remote.id)
     await _accept(context, batch, chosen)
@@ -237,6 +246,7 @@ async def _replace(context: Context, client: Client, batch: Batch) -> bool:
         if remote.state is not RemoteState.VALIDATING:
             await _move(context, batch, BatchStatus.SUBMITTED, tries=0, empty_looks=0)
             return False
+        require_lease(context, batch)
         await client.delete_batch(remote_id)
     except NotFound:
         if batch.empty_looks + 1 < FILE_LOOKS:

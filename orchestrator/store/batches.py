@@ -5,7 +5,7 @@ Every write carries the fence of the claim; a holder that lost its lease raises 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import and_, case, func, insert, literal_column, or_, select, te
 from orchestrator.core.model import Batch, BatchStatus, Lane
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, before
 from orchestrator.errors import LeaseLost
+from orchestrator.store.dialect import MOVED, announce, storable
 from orchestrator.store.tables import ACTIVE, batch_states, lanes, provider_states
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ async def claim_batch(
     )
     taken = (
         update(batch_states)
-        .where(batch_states.c.id.in_(due))
+        .where(batch_states.c.id == due.scalar_subquery())
         .values(lease_owner=owner, lease_until_ms=lease_until_ms, fence=batch_states.c.fence + 1)
         .returning(batch_states.c.id)
     )
@@ -138,7 +139,8 @@ async def release_all_leases(connection: AsyncConnection) -> int:
 async def update_batch(connection: AsyncConnection, batch: Batch, **values: Any) -> None:  # noqa: ANN401
     """Write columns of a batch we hold. Raises LeaseLost when somebody else does."""
     mine = and_(batch_states.c.id == batch.id, batch_states.c.fence == batch.fence)
-    if (await connection.execute(update(batch_states).where(mine).values(**values))).rowcount != 1:
+    changed = update(batch_states).where(mine).values(**storable(connection, values))
+    if (await connection.execute(changed)).rowcount != 1:
         raise LeaseLost(f"batch {batch.key}: the lease is lost")
 
 
@@ -154,9 +156,10 @@ async def move_batch(
     if after in BATCH_ENDS:
         values["lease_until_ms"] = 0
     mine = and_(batch_states.c.id == batch.id, batch_states.c.fence == batch.fence, batch_states.c.status.in_(legal))
-    moved = update(batch_states).where(mine).values(status=after, **values)
+    moved = update(batch_states).where(mine).values(status=after, **storable(connection, values))
     if (await connection.execute(moved)).rowcount != 1:
         raise LeaseLost(f"batch {batch.key}: not ours to move to {after}")
+    await announce(connection, MOVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +167,14 @@ class ActiveBatches:
     """Batches that are not over, by lane id and by provider.
 
     unsent: those the provider has not accepted yet. unproven, by lane: those it may still reject whole (F7).
+    packers, by lane: who is filling a batch of it.
     """
 
     by_lane: Counter[int]
     by_provider: Counter[str]
     unsent: Counter[str]
     unproven: Counter[int]
+    packers: defaultdict[int, set[str]]
 
 
 _UNSENT = (BatchStatus.PACKING, BatchStatus.SEALED, BatchStatus.UPLOADING, BatchStatus.UPLOADED, BatchStatus.CREATING)
@@ -178,14 +183,18 @@ _UNSENT = (BatchStatus.PACKING, BatchStatus.SEALED, BatchStatus.UPLOADING, Batch
 async def count_active(connection: AsyncConnection) -> ActiveBatches:
     word: ColumnElement[str] = literal_column("'validating'")
     validating = func.coalesce(func.lower(batch_states.c.remote_status), word) == word
+    packer = case((statuses(BatchStatus.PACKING), batch_states.c.lease_owner))
+    kinds = (batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, validating, packer)
     counted = (
-        select(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, validating, func.count())
+        select(*kinds, func.count())
         .join(lanes, lanes.c.id == batch_states.c.lane_id)
         .where(text(f"batch_states.{ACTIVE}"))
-        .group_by(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, validating)
+        .group_by(*kinds)
     )
-    active = ActiveBatches(Counter(), Counter(), Counter(), Counter())
-    for lane_id, provider, status, unproven, count in await connection.execute(counted):
+    active = ActiveBatches(Counter(), Counter(), Counter(), Counter(), defaultdict(set))
+    for lane_id, provider, status, unproven, owner, count in await connection.execute(counted):
+        if owner is not None:
+            active.packers[lane_id].add(owner)
         active.by_lane[lane_id] += count
         active.by_provider[provider] += count
         active.unsent[provider] += count if status in _UNSENT else 0

@@ -66,6 +66,8 @@ from orchestrator.store.replies import (
 )
 from orchestrator.store.reports import is_idle, list_busy_providers, take_pulse
 
+pytestmark = pytest.mark.sqlite
+
 NOW_MS = 1_800_000_000_000
 LARGE = ("prompts", "prompt_states", "replies", "batch_states")
 STEP = re.compile(
