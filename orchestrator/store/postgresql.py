@@ -71,8 +71,8 @@ async def changes(url: URL) -> AsyncIterator[None]:
 
 
 async def _connected(url: URL) -> Any:  # noqa: ANN401 - the driver's connection
-    plain = dressed(url).render_as_string(hide_password=False)
-    return await _driver().AsyncConnection.connect(plain, autocommit=True)
+    where = url.translate_connect_args(username="user", database="dbname")
+    return await _driver().AsyncConnection.connect(**where, **dressed(url).query, autocommit=True)
 
 
 async def _heard(connection: Any) -> None:  # noqa: ANN401

@@ -12,7 +12,7 @@ from users import LANE, Daemon, PostgresUser
 from orchestrator.core.model import BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome
 from orchestrator.errors import ConfigError, LeaseLost, StoreUnavailable
-from orchestrator.store.batches import claim_batch, get_batch, renew_lease, statuses
+from orchestrator.store.batches import claim_batch, get_batch, move_batch, renew_lease, statuses
 from orchestrator.store.cancel import cancel
 from orchestrator.store.database import Database
 from orchestrator.store.dialect import take_turn
@@ -381,26 +381,44 @@ async def test_nobody_there_is_said_with_the_address_and_no_password():
 # ---------------------------------------------------------------- LISTEN
 
 
-async def test_a_new_row_and_a_requeued_one_wake_whoever_listens(user, daemon):
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """No look without a notification, so that only what is heard wakes anybody."""
+    monkeypatch.setattr("orchestrator.store.postgresql.LISTEN_SECONDS", 60)
+    monkeypatch.setattr("orchestrator.store.postgresql.RECONNECT_SECONDS", 60)
+
+
+async def listening(user):
+    await until(lambda: user.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'") == 1)
+
+
+async def test_a_new_row_and_a_changed_one_wake_whoever_listens(user, daemon):
     heard = daemon.database.changes(60)
     await anext(heard)
-    for change in (user.insert, lambda: user.put(1, "cancelled"), lambda: user.put(1, "queued")):
+    await listening(user)
+    changes = (
+        user.insert,
+        lambda: user.run("UPDATE prompts SET priority = 1"),
+        lambda: user.run("UPDATE prompt_states SET status = 'cancelled'"),
+        lambda: user.run("UPDATE prompt_states SET status = 'queued'"),
+    )
+    for change in changes:
         waiting = asyncio.ensure_future(anext(heard))
-        await asyncio.sleep(0)
         change()
-        user.run("UPDATE prompt_states SET status = 'queued' WHERE status = 'cancelled'")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await waiting
     await heard.aclose()
 
 
-async def test_a_batch_that_moves_wakes_the_others(user, daemon, second):
+async def test_a_batch_that_moves_wakes_the_other_daemons(user, daemon, second):
+    await daemon.admit(user.insert())
+    batch = await daemon.batch(1)
     heard = second.database.changes(60)
     await anext(heard)
+    await listening(user)
     waiting = asyncio.ensure_future(anext(heard))
-    await asyncio.sleep(0)
-    await daemon.admit(user.insert())
-    async with asyncio.timeout(5):
+    await daemon.write(lambda c: move_batch(c, batch, BatchStatus.SEALED, "pack"))
+    async with asyncio.timeout(10):
         await waiting
     await heard.aclose()
 
@@ -422,14 +440,13 @@ async def test_a_listener_whose_connection_is_cut_listens_again(user, daemon, mo
     monkeypatch.setattr("orchestrator.store.postgresql.RECONNECT_SECONDS", 0.05)
     heard = daemon.database.changes(60)
     await anext(heard)
-    for _ in range(2):
-        user.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'orchestrator'")
-        async with asyncio.timeout(5):
-            await anext(heard)
-            await anext(heard)
-    waiting = asyncio.ensure_future(anext(heard))
-    await asyncio.sleep(0)
-    user.insert()
-    async with asyncio.timeout(5):
+    await listening(user)
+    user.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    async with asyncio.timeout(20):
+        await anext(heard)  # cut
+        await anext(heard)  # there again: something may have been missed
+        await listening(user)
+        waiting = asyncio.ensure_future(anext(heard))
+        user.insert()
         await waiting
     await heard.aclose()
