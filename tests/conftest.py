@@ -98,13 +98,19 @@ def queue_file(empty_queue, quick_folder):
 
 
 @pytest.fixture
-async def start(queue_file, monkeypatch):
+def queue_place(queue_file):
+    """Where a rig finds its queue: the path of a file, or an address."""
+    return queue_file
+
+
+@pytest.fixture
+async def start(queue_place, monkeypatch):
     """Open a rig: a queue, a sandbox and the stages between them, on one clock."""
     monkeypatch.setenv("DOUBLEWORD_API_KEY", "sk-of-the-test")
     opened = []
 
     async def started(**settings) -> Rig:
-        manager = open_rig(queue_file, Clock(), **settings)
+        manager = open_rig(queue_place, Clock(), **settings)
         rig = await manager.__aenter__()
         opened.append(manager)
         return rig

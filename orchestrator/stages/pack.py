@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.context import Context, Tick, earliest
 from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.packing import Limits, Seal, fitting, lingers_until_ms, seal
-from orchestrator.lease import LEASE_SECONDS, held
+from orchestrator.lease import LEASE_SECONDS, held, keep_lease
 from orchestrator.store.batches import (
     ActiveBatches,
     count_active,
@@ -16,7 +16,6 @@ from orchestrator.store.batches import (
     insert_batch,
     move_batch,
     release_lease,
-    renew_lease,
     statuses,
 )
 from orchestrator.store.dialect import take_turn
@@ -139,7 +138,7 @@ async def _open_batch(
 
 async def _take_still_more(connection: AsyncConnection, context: Context, batch: Batch, room: Limits) -> Limits | None:
     """Take more while the batch is ours: raises LeaseLost when another daemon found it half packed."""
-    await renew_lease(connection, batch, context.in_ms(LEASE_SECONDS))
+    await keep_lease(connection, context, batch)
     return await _take_more(connection, batch, room)
 
 

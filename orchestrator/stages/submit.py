@@ -15,14 +15,13 @@ from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.remote import RemoteBatch, RemoteState
 from orchestrator.core.retry import backoff
 from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError, Rejected, ReplyLost, Throttled
-from orchestrator.lease import LEASE_SECONDS, held, require_lease
+from orchestrator.lease import held, keep_lease, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
 from orchestrator.store.batches import (
     get_batch,
     move_batch,
     on_open_provider,
-    renew_lease,
     statuses,
     update_batch,
 )
@@ -106,7 +105,7 @@ async def _lines_to_send(context: Context, batch: Batch) -> list[Line]:
     """What is still in the batch and still wanted: a line cancelled on its way here is never sent."""
 
     async def drop_unwanted(connection: AsyncConnection) -> None:
-        await renew_lease(connection, batch, context.in_ms(LEASE_SECONDS))
+        await keep_lease(connection, context, batch)
         await delete_batched_orphans(connection, batch.id)
         await cancel_lines(connection, batch.id, context.now_ms(), marked_only=True)
 

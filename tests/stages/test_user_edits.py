@@ -4,6 +4,7 @@ import asyncio
 import re
 import sqlite3
 
+import psycopg
 import pytest
 from rig import admit, collect, pack, poll, settle, submit
 
@@ -41,7 +42,7 @@ async def test_an_edit_at_any_moment_is_done_or_refused_and_loses_nothing(rig, m
         try:
             rig.sql(edit.format(name))
             made.add(name)
-        except sqlite3.IntegrityError as error:
+        except (sqlite3.IntegrityError, psycopg.IntegrityError) as error:
             assert re.search(REFUSED[name], str(error))
     await rig.until_idle()
     expected = dict.fromkeys((*EDITS, "untouched"), "done")

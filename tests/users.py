@@ -1,5 +1,6 @@
 """Who works on a queue: users with any SQL client, the same words for both databases, and a daemon by short names."""
 
+import contextlib
 import datetime as dt
 import json
 import sqlite3
@@ -95,6 +96,35 @@ class PostgresUser(User):
 
     def columns(self, table):
         return [column.name for column in self.connection.execute(f"SELECT * FROM {table} LIMIT 0").description]
+
+
+class Row(tuple):
+    """As `sqlite3.Row`: by number or by name."""
+
+    __slots__ = ()
+    names = ()
+
+    def __getitem__(self, key):
+        return super().__getitem__(self.names.index(key) if isinstance(key, str) else key)
+
+    def keys(self):
+        return self.names
+
+
+def asked(address, statement, values):
+    """Rows of one statement, run and committed by a connection of its own, as a user's client would."""
+    if not str(address).startswith("postgresql:"):
+        with contextlib.closing(sqlite3.connect(address, timeout=20)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute(statement, values).fetchall()
+            connection.commit()
+            return rows
+    with psycopg.connect(address, options="-c timezone=UTC") as connection:
+        found = connection.execute(spelled(statement, values), values or None)
+        if found.description is None:
+            return []
+        kind = type("Row", (Row,), {"names": tuple(column.name for column in found.description)})
+        return [kind(map(as_sqlite_has_it, row)) for row in found]
 
 
 def spelled(statement, values):
