@@ -13,6 +13,7 @@ from orchestrator.config.fields import fields_of
 from orchestrator.config.tables import Config, tables_of
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, PROMPT_ENDS, PROMPT_MOVES, Move
 from orchestrator.telemetry import EVENTS
+from orchestrator.web.catalogue import METRICS
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -28,6 +29,15 @@ def logs() -> str:
     ]
     head = ["| event | level | what it means | fields | what to do |", "|---|---|---|---|---|"]
     return LOGS.format(table="\n".join([*head, *rows]))
+
+
+def metrics() -> str:
+    """Every metric with its labels."""
+    rows = [
+        f"| `{name}` | {metric.kind} | {_fields(', '.join(metric.labels)) if metric.labels else '—'} | {metric.help} |"
+        for name, metric in METRICS.items()
+    ]
+    return METRIC_PAGE.format(table="\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows]))
 
 
 def states() -> str:
@@ -63,7 +73,13 @@ def _help(command: click.Command, name: str) -> str:
 
 
 def documents() -> dict[Path, str]:
-    made = {"logs.md": logs(), "states.md": states(), "settings.md": settings(), "commands.md": commands()}
+    made = {
+        "logs.md": logs(),
+        "metrics.md": metrics(),
+        "states.md": states(),
+        "settings.md": settings(),
+        "commands.md": commands(),
+    }
     return {HERE / name: text for name, text in made.items()}
 
 
@@ -90,6 +106,24 @@ left out. No prompt text, no answer and no key is ever written, at any level. Fi
 life. This page is made from the code (`make docs`).
 
 {table}
+"""
+
+METRIC_PAGE = """\
+# Metrics
+
+Drawn from the code (`make docs`). With `web.listen` set, the daemon serves them at `/metrics` in the format of
+Prometheus; [operations.md](operations.md#over-http) says how to reach it. `deploy/` has alert rules and a dashboard.
+
+- Counters and histograms begin at 0 with each start of the daemon, as Prometheus expects.
+- Levels of the queue are read from the database at the scrape, and remembered for five seconds, or for twenty times as
+  long as they took. They cost what is still to do, never the length of the history: a fifth of a second for a million
+  queued prompts. Of what has ended only the sum is known at that price; `orchestrator status` has the parts.
+- No label holds an id, a tag, a model or a text of users or providers. The number of series does not grow with work.
+
+{table}
+
+Of the process, by the conventions of Prometheus: `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
+`process_cpu_seconds_total`, `process_open_fds`, `process_max_fds` and `process_start_time_seconds`, on Linux.
 """
 
 STATES = """\

@@ -44,9 +44,14 @@ def steady() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def new_key() -> str:
+def new_key(prefix: str = "orc-") -> str:
     """A batch's own name at the provider. Hex and hyphens only: listings treat `_` and `%` as wildcards."""
-    return f"orc-{secrets.token_hex(12)}"
+    return f"{prefix}{secrets.token_hex(12)}"
+
+
+def key_prefix(queue_name: str) -> str:
+    """What the keys of one queue's batches begin with, and those of no other."""
+    return f"orc-{queue_name}-"
 
 
 def rules_of(config: Config) -> dict[str, Rules]:
@@ -67,11 +72,22 @@ def limits_of(config: Config, provider: Provider) -> Limits:
     return Limits(min(packing.max_bytes, provider.max_file_bytes), min(packing.max_lines, provider.max_lines))
 
 
+@dataclass(slots=True)
+class Pruning:
+    """What was deleted since the log last told of it, and when that was (Unix milliseconds)."""
+
+    prompts: int = 0
+    batches: int = 0
+    told_at_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """`clock` gives Unix seconds, `steady` seconds that nobody can set, `dice` numbers in [0, 1).
 
     `holding` are the batches this process works on now, each with the steady time until which it is surely ours.
+    `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
+    `strangers` remote batches of this queue that hold no prompt it still has.
     """
 
     config: Config
@@ -83,6 +99,9 @@ class Context:
     new_key: Callable[[], str] = new_key
     steady: Callable[[], float] = steady
     holding: dict[int, float] = field(default_factory=dict)
+    resting: dict[str, int] = field(default_factory=dict)
+    pruning: Pruning = field(default_factory=Pruning)
+    strangers: set[str] = field(default_factory=set)
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)

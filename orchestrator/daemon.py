@@ -8,22 +8,26 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.api.client import Client
 from orchestrator.config import Config, Loaded, effective
-from orchestrator.context import Context, Tick
+from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
-from orchestrator.loop import Bell, run_loop
-from orchestrator.stages import FLOW, collect, poll, submit
+from orchestrator.loop import Bell, Troubles, run_loop
+from orchestrator.service import report
+from orchestrator.stages import CHORES, FLOW, admit, collect, poll, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
 from orchestrator.store.providers import forget_limits
 from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
+from orchestrator.store.restoring import read_name, read_restored
 from orchestrator.store.schema import make_private_file, migrate, only_daemon
 from orchestrator.telemetry import record
+from orchestrator.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -32,6 +36,8 @@ WATCH_SECONDS = 1.0
 """How often a SQLite file is asked whether anybody changed it."""
 IDLE_CHECK_SECONDS = 0.5
 POLLERS = 4
+CALLING = ("submit", "poll", "collect", "clear")
+"""Stages that wait for a provider."""
 
 
 class Daemon:
@@ -40,6 +46,11 @@ class Daemon:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.bell = Bell()
+        self.troubles = Troubles()
+        self.vitals = Vitals()
+        self._chores = Bell()
+        self._restoring = Bell()
+        self._complete = asyncio.Event()
         self._stopped_by: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -47,11 +58,18 @@ class Daemon:
         """First call: finish the ticks in hand. Second: now."""
         if self._stopped_by is None:
             self._stopped_by = reason
+            self.vitals.stopping = True
             grace = self.context.config.shutdown.grace_seconds
             record("daemon.stopping", signal=reason, grace_seconds=grace)
-            self.bell.stop()
+            self._stop()
             return
         self.abort()
+
+    def _stop(self) -> None:
+        self.bell.stop()
+        self._chores.stop()
+        self._restoring.stop()
+        self._complete.set()
 
     def abort(self) -> None:
         for task in self._tasks:
@@ -59,10 +77,14 @@ class Daemon:
 
     async def run(self, *, until_idle: bool) -> None:
         """Run until stopped, or until every prompt has ended."""
-        loops = [asyncio.create_task(loop, name=name) for name, loop in self._loops()]
+        loops = [asyncio.create_task(self._when_complete(loop), name=name) for name, loop in self._loops()]
+        loops.append(asyncio.create_task(self._reclaim(), name="reclaim"))
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+        watches.append(asyncio.create_task(report(self.vitals, os.environ)))
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
+        if self.context.config.web.listen:
+            watches.append(asyncio.create_task(self._serve()))
         self._tasks = {*loops}
         try:
             await self._until_stopped(loops)
@@ -79,10 +101,48 @@ class Daemon:
     def _loops(self) -> list[tuple[str, Any]]:
         config = self.context.config
         many = {submit: config.submission.concurrency, collect: config.collection.concurrency, poll: POLLERS}
-        return [(stage.__name__, self._loop(stage)) for stage in FLOW for _ in range(many.get(stage, 1))]
+        flow = [(stage.__name__, self._loop(stage, self.bell)) for stage in FLOW for _ in range(many.get(stage, 1))]
+        return flow + [(chore.__name__, self._loop(chore, self._chores)) for chore in CHORES]
 
-    def _loop(self, stage: Callable[[Context], Awaitable[Tick]]) -> Coroutine[Any, Any, None]:
-        return run_loop(stage.__name__, partial(stage, self.context), self.bell, self.context.seconds_until)
+    def _loop(self, stage: Callable[[Context], Awaitable[Tick]], bell: Bell) -> Coroutine[Any, Any, None]:
+        name = stage.__name__
+        tick = self.vitals.watched(name, partial(stage, self.context), self._calls_seconds() if name in CALLING else 0)
+        return run_loop(name, tick, bell, self.troubles, self.context.seconds_until)
+
+    def _calls_seconds(self) -> float:
+        """How long the calls of one tick may take: an upload or two downloads, and the calls around them."""
+        providers = self.context.config.providers.values()
+        return max(2 * each.upload_timeout_seconds + 2 * each.request_timeout_seconds for each in providers)
+
+    async def _when_complete(self, loop: Coroutine[Any, Any, None]) -> None:
+        """Start a loop once the queue is known to hold all that was sent of it."""
+        try:
+            await self._complete.wait()
+        except asyncio.CancelledError:
+            loop.close()
+            raise
+        await loop
+
+    async def _reclaim(self) -> None:
+        """Not watched: it may take hours, and nothing else runs meanwhile."""
+        await run_loop("reclaim", self._reclaimed, self._restoring, self.troubles, self.context.seconds_until)
+
+    async def _reclaimed(self) -> Tick:
+        """At once, unless the queue was restored from a backup."""
+        if await self.context.database.read(read_restored) is None:
+            self._complete.set()
+            self._restoring.stop()
+            return Tick()
+        while (await admit(self.context)).more:
+            pass
+        return await reclaim(self.context)
+
+    async def _serve(self) -> None:
+        """Loaded here: it costs time and memory that a daemon without a page need not spend."""
+        from orchestrator.web.server import serve  # noqa: PLC0415
+        from orchestrator.web.site import Site  # noqa: PLC0415
+
+        await serve(Site(self.context, self.vitals, self.context.config.web.token()))
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
@@ -107,7 +167,7 @@ class Daemon:
                 if await self.context.database.read(is_idle):
                     break
             await asyncio.sleep(IDLE_CHECK_SECONDS)
-        self.bell.stop()
+        self._stop()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
@@ -133,17 +193,20 @@ async def opened(config: Config) -> AsyncIterator[Context]:
 async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     """Run the daemon in this process; prompts by status when it stops.
 
-    Raises StoreInUse when another daemon works on the same SQLite file, SchemaMismatch when the database is newer.
+    Raises StoreInUse when another daemon works on the same SQLite file, SchemaMismatch when the database is newer,
+    ConfigError when the variable of a key or of the page's token is empty.
     """
     config, started = loaded.config, time.monotonic()
     config.providers[config.defaults.provider].api_key()
+    if config.web.listen:
+        config.web.token()
     async with opened(config) as context:
         path = context.database.path
         if path is not None:
             make_private_file(path)
         with only_daemon(path):
-            daemon = Daemon(context)
             await prepare(context, loaded)
+            daemon = Daemon(await named(context))
             with _signals(daemon):
                 await daemon.run(until_idle=until_idle)
             counts = await context.database.read(count_by_status)
@@ -169,6 +232,12 @@ async def prepare(context: Context, loaded: Loaded) -> None:
         providers=sorted(context.clients), released_leases=released,
     )  # fmt: skip
     record("daemon.config", settings=changed)
+
+
+async def named(context: Context) -> Context:
+    """The same, with keys by which the queue knows its batches again, even when it was restored from a backup."""
+    name = await context.database.read(read_name)
+    return replace(context, new_key=partial(new_key, key_prefix(name)))
 
 
 @contextlib.contextmanager

@@ -42,10 +42,51 @@ class Bell:
         return event
 
 
+class Troubles:
+    """Why loops fail, told once for all that fail for the same reason: a full disk stops every one of them."""
+
+    def __init__(self) -> None:
+        self._failing: dict[str, dict[object, str]] = {}
+        self._told: dict[str, int] = {}
+
+    def failed(self, loop: object, stage: str, error: Exception, failures: int) -> float:
+        """Log the failure of this loop's tick, folded; the pause it earns in seconds."""
+        most = STORE_PAUSE_MAX_SECONDS if isinstance(error, StoreUnavailable) else PAUSE_MAX_SECONDS
+        pause = min(most, 2.0 ** min(failures - 1, 20))
+        reason = str(error)
+        self._forget(loop, but=reason)
+        sharers = self._failing.setdefault(reason, {})
+        sharers[loop] = stage
+        told = self._told.setdefault(reason, 0)
+        if not told or (worth_telling(failures) and failures > told):
+            self._told[reason] = failures
+            stages = sorted(set(sharers.values()))
+            facts = {"stages": stages, "reason": reason, "failures": failures, "pause_seconds": pause}
+            ours = isinstance(error, OrchestratorError)
+            record("loop.failed", **facts) if ours else record("loop.crashed", **facts, exc_info=error)
+        return pause
+
+    def recovered(self, loop: object, stage: str, failures: int) -> None:
+        """Told when the last of those that failed for the same reason works again."""
+        if self._forget(loop):
+            record("loop.recovered", stage=stage, failures=failures)
+
+    def _forget(self, loop: object, but: str | None = None) -> bool:
+        """Whether nobody fails any more for the reason that this loop failed for."""
+        left = [reason for reason, sharers in self._failing.items() if loop in sharers and reason != but]
+        for reason in left:
+            del self._failing[reason][loop]
+        empty = [reason for reason in left if not self._failing[reason]]
+        for reason in empty:
+            del self._failing[reason], self._told[reason]
+        return bool(empty)
+
+
 async def run_loop(
     name: str,
     tick: Callable[[], Awaitable[Tick]],
     bell: Bell,
+    troubles: Troubles,
     seconds_until: Callable[[int], float],
 ) -> None:
     """Tick until the bell says stop, resting until the time at which a tick says that more is due.
@@ -60,10 +101,10 @@ async def run_loop(
             done = await tick()
         except Exception as error:  # noqa: BLE001 - the one place that outlives any failure
             failures += 1
-            await _sit_out(bell, woken, _failed(name, error, failures))
+            await _sit_out(bell, woken, troubles.failed(woken, name, error, failures))
             continue
         if failures:
-            record("loop.recovered", stage=name, failures=failures)
+            troubles.recovered(woken, name, failures)
             failures = 0
         if done.moved:
             bell.ring()
@@ -73,17 +114,6 @@ async def run_loop(
 def _until_due(done: Tick, seconds_until: Callable[[int], float]) -> float:
     wait = LONGEST_REST_SECONDS if done.due_ms is None else seconds_until(done.due_ms)
     return min(max(wait, SHORTEST_REST_SECONDS), LONGEST_REST_SECONDS)
-
-
-def _failed(name: str, error: Exception, failures: int) -> float:
-    """Log a failed tick, folded; the pause it earns in seconds."""
-    most = STORE_PAUSE_MAX_SECONDS if isinstance(error, StoreUnavailable) else PAUSE_MAX_SECONDS
-    pause = min(most, 2.0 ** min(failures - 1, 20))
-    ours = isinstance(error, OrchestratorError)
-    if worth_telling(failures):
-        facts = {"stage": name, "reason": str(error), "failures": failures, "pause_seconds": pause}
-        record("loop.failed", **facts) if ours else record("loop.crashed", **facts, exc_info=error)
-    return pause
 
 
 async def _rest(bell: Bell, woken: asyncio.Event, seconds: float) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from orchestrator.keys import hidden
+from orchestrator.measures import measure
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
@@ -43,17 +44,30 @@ EVENTS: dict[str, Event] = {
     "daemon.stopped": Event("info", "The daemon has stopped; nothing is lost, the next start goes on.", "seconds"),
     "loop.failed": Event(
         "warning",
-        "A stage could not work and pauses, longer each time; folded while the reason stays the same.",
-        "stage, reason, failures, pause_seconds",
+        "Stages cannot work and pause, longer each time; told once for all that share the reason, then at their 2nd, "
+        "4th, 8th … failure in a row.",
+        "stages, reason, failures, pause_seconds",
         "Read the reason: it names the remedy. Work goes on by itself.",
     ),
     "loop.crashed": Event(
         "error",
         "A stage hit a bug; it goes on after a pause.",
-        "stage, reason, failures, pause_seconds, exception",
+        "stages, reason, failures, pause_seconds, exception",
         "Report it with this line. Prompts are safe: nothing was committed.",
     ),
-    "loop.recovered": Event("info", "A stage that failed works again.", "stage, failures"),
+    "loop.recovered": Event(
+        "info", "Every stage that failed for one reason works again; the last of them is named.", "stage, failures"
+    ),
+    "page.listening": Event("info", "The page is served.", "url, token"),
+    "page.unavailable": Event(
+        "warning",
+        "The page cannot be served; the work goes on without it, and it is tried again. Folded.",
+        "listen, reason, tries",
+        "Free the address, or set web.listen to another one and restart the daemon.",
+    ),
+    "page.failed": Event(
+        "error", "A request for the page hit a bug.", "path, reason, exception", "Report it with this line."
+    ),
     "admit.admitted": Event("info", "Rows were checked and joined the queue.", "prompts"),
     "admit.rejected": Event(
         "warning",
@@ -127,7 +141,7 @@ EVENTS: dict[str, Event] = {
     "provider.resumed": Event("info", "The provider's account works again.", "provider"),
     "poll.changed": Event(
         "info",
-        "The provider shows a new status or progress.",
+        "The provider shows a new status, or answered one more tenth of the batch.",
         f"{_BATCH}, remote_status, total, completed, failed, received",
     ),
     "poll.failed": Event(
@@ -154,8 +168,8 @@ EVENTS: dict[str, Event] = {
     ),
     "collect.received": Event(
         "info",
-        "Lines were read and stored.",
-        f"{_BATCH}, file, lines, done, resent, failed, duplicates, strays, faults",
+        "Lines were read and stored; told at each further tenth of the batch, with what the last read brought.",
+        f"{_BATCH}, file, received, of, lines, done, resent, failed, duplicates, strays, faults",
     ),
     "collect.unreadable": Event(
         "warning",
@@ -207,7 +221,50 @@ EVENTS: dict[str, Event] = {
     "settle.settled": Event(
         "info",
         "The batch is closed: received = done + failed + resent.",
-        f"{_BATCH}, remote_status, lines, done, failed, resent, seconds",
+        f"{_BATCH}, remote_status, lines, done, failed, resent, faults, seconds",
+    ),
+    "reclaim.begun": Event(
+        "warning",
+        "This queue was restored from a backup: what was sent since is looked for before anything else is done.",
+        "backed_up_at",
+        "Nothing; it takes `submission.adopt_checks` looks at the provider's listing, six minutes with the defaults.",
+    ),
+    "reclaim.adopted": Event(
+        "info",
+        "A batch that was sent after the backup is back with its prompts, and paid for once. Of its lines, those not "
+        "counted are of prompts that the backup does not have.",
+        f"{_BATCH}, remote_batch_id, lines, total",
+    ),
+    "reclaim.stranger": Event(
+        "warning",
+        "A batch of this queue holds no prompt that the backup still waits for.",
+        "key, remote_batch_id, lines",
+        "Fetch its answers from the provider by hand if they are wanted; enqueue its prompts again if they are not.",
+    ),
+    "reclaim.unreadable": Event(
+        "error",
+        "A batch was sent after the backup and its file is gone: its prompts are sent, and paid for, again.",
+        "key, remote_batch_id",
+        "Nothing can be done now; let `retention.remote_files_days` be longer than your backups are old.",
+    ),
+    "reclaim.done": Event("info", "Nothing more turned up: the queue goes on from here.", "unreadable"),
+    "prune.pruned": Event(
+        "info",
+        "Prompts and batches older than `retention.finished_days` were deleted; at most one line a minute.",
+        "prompts, batches",
+    ),
+    "clear.deleted": Event("info", "A closed batch's files were deleted at the provider.", f"{_BATCH}, files"),
+    "clear.kept": Event(
+        "warning",
+        "A file was not deleted at the provider, since it refuses that, or does not show the file to be ours.",
+        f"{_BATCH}, file_id, reason",
+        "Read the reason; delete the file by hand if it is yours.",
+    ),
+    "clear.failed": Event(
+        "warning",
+        "Files could not be deleted at the provider now; tried again later, less and less often. Folded.",
+        f"{_BATCH}, reason, tries",
+        "If it lasts, check the network, the key and the provider's status page.",
     ),
 }
 
@@ -218,6 +275,7 @@ def record(event: str, **facts: object) -> None:
     """Write one fact of EVENTS with its fields; a field that is None is left out."""
     told = {name: _sayable(value) for name, value in facts.items() if value is not None}
     getattr(_logger, EVENTS[event].level)(event, **told)
+    measure(event, **facts)
 
 
 def _sayable(value: object) -> object:
@@ -243,6 +301,11 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def further_tenth(before: int, after: int, whole: int) -> bool:
+    """True when progress passed one more tenth of the whole: a long way is told in ten lines."""
+    return after * 10 // max(1, whole) > before * 10 // max(1, whole)
 
 
 def worth_telling(count: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,11 +22,12 @@ from orchestrator.core.remote import (
     parse_object,
     parse_page,
 )
-from orchestrator.errors import AccountBlocked, ConfigError, ReplyLost
+from orchestrator.errors import AccountBlocked, ConfigError, ProviderError, ReplyLost
 from orchestrator.keys import hidden, remember
+from orchestrator.measures import measure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from orchestrator.config.profiles import Provider
 
@@ -37,6 +40,7 @@ LISTING_PAGES = 200
 LISTING_SLACK_SECONDS = 24 * 3600
 METADATA_KEY = "orchestrator_key"
 FILE_LIFE_SECONDS = 30 * 24 * 3600
+_ID = re.compile(r"^(/files|/batches)/[^/]+")
 _BOUNDARY = "orchestrator-0c1f7d52a4e84b6f9d"
 
 
@@ -52,6 +56,7 @@ class Content:
         """Raises ReplyLost when the body breaks off: what came before it counts (F29)."""
         async with translated(self._call, self._base_url):
             async for chunk in self._response.content.iter_chunked(CHUNK_BYTES):
+                measure("provider.downloaded", nbytes=len(chunk))
                 yield chunk
 
 
@@ -100,6 +105,12 @@ class Client:
         listed = self._listing("/files", {"search": name, "purpose": "batch"})
         files = [parse_file(item) async for item in listed]
         return [file for file in files if file is not None and file.name == name]
+
+    async def get_file(self, file_id: str) -> RemoteFile:
+        found = parse_file(await self._call("GET", f"/files/{_segment(file_id)}"))
+        if found is None:
+            raise ReplyLost("GET /files: the reply is no file")
+        return found
 
     async def delete_file(self, file_id: str) -> None:
         await self._call("DELETE", f"/files/{_segment(file_id)}")
@@ -158,6 +169,20 @@ class Client:
             if key in batch.metadata_values:
                 found.append(batch)
             elif self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
+                break
+        return found
+
+    async def find_batches_of(self, prefix: str, age_seconds: float) -> list[RemoteBatch]:
+        """Batches whose metadata holds a key of this prefix, newest first, back for at least `age_seconds`."""
+        found = []
+        async for item in self._listing("/batches", {"search": prefix}):
+            ours = any(value.startswith(prefix) for value in metadata_values(item))
+            batch = parse_batch(item)
+            if ours and batch is None:
+                raise ReplyLost(f"GET /batches: a batch of {prefix} is there, but its id cannot be used")
+            if batch is not None and ours:
+                found.append(batch)
+            elif batch is not None and self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
                 break
         return found
 
@@ -253,10 +278,12 @@ class Client:
                 cookie_jar=aiohttp.DummyCookieJar(),  # a server could fill another one without end
             )  # fmt: skip
         headers = {"Authorization": f"Bearer {self._key()}", **(options.pop("headers", None) or {})}
-        async with self._session.request(
-            method, self._base_url + path, headers=headers, allow_redirects=False, **options
-        ) as response:
-            yield response
+        with _measured(self.provider.name, method, path) as call:
+            async with self._session.request(
+                method, self._base_url + path, headers=headers, allow_redirects=False, **options
+            ) as response:
+                call.status = str(response.status)
+                yield response
 
     def _key(self) -> str:
         try:
@@ -267,6 +294,28 @@ class Client:
     @staticmethod
     def _timeout(total_seconds: float) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(total=total_seconds, sock_connect=CONNECT_SECONDS)
+
+
+class _Measured:
+    """`status` is the HTTP status of the reply, `none` while there is none, `broken` when it broke off."""
+
+    status = "none"
+
+
+@contextlib.contextmanager
+def _measured(provider: str, method: str, path: str) -> Iterator[_Measured]:
+    call, began_at = _Measured(), time.monotonic()
+    try:
+        yield call
+    except ProviderError:
+        raise
+    except BaseException:
+        call.status = "none" if call.status == "none" else "broken"
+        raise
+    finally:
+        route = method + " " + _ID.sub(r"\1/{id}", path)
+        seconds = time.monotonic() - began_at
+        measure("provider.called", provider=provider, route=route, status=call.status, seconds=seconds)
 
 
 def _require_foreign(item: dict[str, Any], key: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from orchestrator import __version__
-from orchestrator.cli.screen import harmless
+from orchestrator.core.telling import harmless
 from orchestrator.errors import OrchestratorError
 
 COMMANDS = {
@@ -27,6 +27,7 @@ COMMANDS = {
     "check": "check",
     "config": "settings",
     "migrate": "migrate",
+    "backup": "backup",
     "sandbox": "sandbox",
 }
 """Command name → module of this package that holds it as `command`."""

@@ -24,7 +24,8 @@ from orchestrator.cli.reading import (
     shown_name,
     size_of,
 )
-from orchestrator.cli.screen import harmless, say_json
+from orchestrator.cli.screen import say_json
+from orchestrator.core.telling import harmless
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import TEXT
-from orchestrator.cli.screen import Bar, Screen, harmless
+from orchestrator.cli.screen import Bar, Screen
 from orchestrator.core.model import PromptStatus
+from orchestrator.core.telling import harmless
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:

@@ -13,19 +13,14 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from orchestrator.core.telling import harmless
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rich.progress import Progress, TaskID
 
 QUIET_SECONDS = 1.0
-
-
-def harmless(text: str, keep: str = "") -> str:
-    r"""The text with every character that is not printable spelled out as JSON does (`\u001b`), but those to keep."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() or each in keep else json.dumps(each)[1:-1] for each in text)
 
 
 def wrapped(line: str, indent: str = "") -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.screen import harmless, say_json
+from orchestrator.cli.screen import say_json
+from orchestrator.core.telling import harmless
 
 if TYPE_CHECKING:
     from pathlib import Path

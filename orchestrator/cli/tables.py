@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from orchestrator.cli.screen import harmless
+from orchestrator.core.telling import harmless
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,29 +9,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.screen import harmless, say_json
-from orchestrator.cli.status import as_object, iso, look_at, parts
+from orchestrator.cli.screen import say_json
+from orchestrator.cli.status import look
 from orchestrator.cli.tables import SHOWN_CHARACTERS, shortened
+from orchestrator.core.telling import harmless, shown_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
 
-    from rich.console import Group
-
-    from orchestrator.cli.status import Look
     from orchestrator.config import Loaded
     from orchestrator.store.database import Database
 
 BATCHES_TOLD = 3
-TABLES, LINES_BESIDE_ROWS, LINES_OF_PAUSES = 3, 18, 8
-"""Tables whose length can grow; titles, heads, sums and blank lines around their rows."""
 
 
 async def watch(database: Database, loaded: Loaded, *, interval: float, as_json: bool) -> None:
     """Look until cancelled."""
     with _live() if sys.stdout.isatty() and not as_json else _lines(as_json=as_json) as show:
         while True:
-            show(await look_at(database, loaded))
+            show(await look(database, loaded))
             await asyncio.sleep(interval)
 
 
@@ -39,33 +36,34 @@ async def watch(database: Database, loaded: Loaded, *, interval: float, as_json:
 
 
 @contextlib.contextmanager
-def _lines(*, as_json: bool) -> Iterator[Callable[[Look], None]]:
+def _lines(*, as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     last = ""
 
-    def show(look: Look) -> None:
+    def show(status: Mapping[str, Any]) -> None:
         nonlocal last
-        line = told(look)
+        line = told(status)
         if line != last:
             last = line
             if as_json:
-                say_json(as_object(look))
+                say_json(status)
             else:
-                click.echo(f"{iso(look.at_ms)} {line}")
+                click.echo(f"{status['at']} {line}")
 
     yield show
 
 
-def told(look: Look) -> str:
+def told(status: Mapping[str, Any]) -> str:
     """Everything that can change but the time, on one line."""
-    words = [", ".join(f"{count} {status}" for status, count in look.prompts.items())]
-    for batch in look.batches[:BATCHES_TOLD]:
-        status = batch.remote_status if batch.status == "submitted" and batch.remote_status else batch.status
-        words.append(f"batch {batch.id} {status} {batch.lines_received}/{batch.lines}")
-    if len(look.batches) > BATCHES_TOLD:
-        words.append(f"{len(look.batches) - BATCHES_TOLD} more batches")
-    words += [f"{state.name} paused: {state.pause_reason}" for state in look.pauses]
-    if look.errors:
-        words.append(f"last error: {look.errors[0].message}")
+    words = [", ".join(f"{count} {name}" for name, count in status["prompts"].items())]
+    words += [
+        f"batch {batch['id']} {shown_status(batch)} {batch['lines_received']}/{batch['lines']}"
+        for batch in status["batches"][:BATCHES_TOLD]
+    ]
+    if len(status["batches"]) > BATCHES_TOLD:
+        words.append(f"{len(status['batches']) - BATCHES_TOLD} more batches")
+    words += [f"{pause['provider']} paused: {pause['reason']}" for pause in status["pauses"]]
+    if status["errors"]:
+        words.append(f"last error: {status['errors'][0]['message']}")
     return shortened(harmless("; ".join(words)), SHOWN_CHARACTERS)
 
 
@@ -73,26 +71,14 @@ def told(look: Look) -> str:
 
 
 @contextlib.contextmanager
-def _live() -> Iterator[Callable[[Look], None]]:
+def _live() -> Iterator[Callable[[Mapping[str, Any]], None]]:
     from rich.live import Live  # noqa: PLC0415
+
+    from orchestrator.cli.dashboard import screenful  # noqa: PLC0415
 
     with Live(auto_refresh=False, vertical_overflow="crop") as live:
 
-        def show(look: Look) -> None:
-            live.update(_drawn(look, live.console.height), refresh=True)
+        def show(status: Mapping[str, Any]) -> None:
+            live.update(screenful(status, live.console.height), refresh=True)
 
         yield show
-
-
-def _drawn(look: Look, height: int) -> Group:
-    """Everything on one screen: each table gets its share of the lines."""
-    from rich.console import Group  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    from orchestrator.cli.tables import drawn  # noqa: PLC0415
-
-    shown: list[Text | Group] = [Text(f"{iso(look.at_ms)}  Ctrl-C ends", style="dim")]
-    taken = LINES_BESIDE_ROWS + (LINES_OF_PAUSES if look.pauses else 0)
-    for part in parts(look, most=max(1, (height - taken) // TABLES)):
-        shown += [Text(""), Text(harmless(part)) if isinstance(part, str) else drawn(*part, one_line=True)]
-    return Group(*shown)

@@ -140,7 +140,7 @@ def _values(config: Config) -> dict[str, object]:
 def _presentable(key: str, value: object, environ: Mapping[str, str]) -> object:
     if key == "database.url":
         return re.sub(r"://[^/]*@", "://***@", str(value))
-    if key.endswith(".api_key_env") and value is not None:
+    if key.endswith((".api_key_env", ".token_env")) and value:
         return f"{value} ({'set' if environ.get(str(value), '').strip() else 'not set'})"
     if isinstance(value, tuple):
         return list(value)

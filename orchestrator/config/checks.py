@@ -1,14 +1,18 @@
 """What no single value can be wrong about alone, and the addresses whose form a pattern cannot tell."""
 
+import ipaddress
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from orchestrator.config.fields import quoted
 from orchestrator.config.profiles import BUILT_IN, Provider
-from orchestrator.config.tables import Config
+from orchestrator.config.tables import Config, Web, is_loopback
 
 MODEL_CHARACTERS_MAX = 256
+PORT_MAX = 65_535
+LISTEN = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9.-]{0,62})|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 
 
 class Problem(NamedTuple):
@@ -24,7 +28,7 @@ def problems(config: Config) -> Iterator[Problem]:
     for provider in config.providers.values():
         yield from _provider_problems(provider)
     yield from _default_problems(config)
-    yield from _unbuilt_problems(config)
+    yield from _web_problems(config.web)
 
 
 def _database_problems(url: str) -> Iterator[Problem]:
@@ -145,11 +149,23 @@ def _default_problems(config: Config) -> Iterator[Problem]:
         yield Problem(("defaults.model",), text)
 
 
-def _unbuilt_problems(config: Config) -> Iterator[Problem]:
-    if config.retention.finished_days:
-        yield Problem(("retention.finished_days",), "must be 0: this version does not prune yet")
-    if config.retention.remote_files != "keep":
-        yield Problem(("retention.remote_files",), 'must be "keep": this version does not prune yet')
-    for key in ("listen", "token_env"):
-        if getattr(config.web, key):
-            yield Problem((f"web.{key}",), "must be empty: this version has no status page yet")
+def _web_problems(web: Web) -> Iterator[Problem]:
+    if not web.listen:
+        return
+    form = LISTEN.fullmatch(web.listen)
+    if form is None or int(form[2]) > PORT_MAX or not _is_host(form[1]):
+        text = 'must be HOST:PORT, such as "127.0.0.1:8080", or "[::1]:8080"; "0.0.0.0:8080" listens everywhere'
+        yield Problem(("web.listen",), text)
+    elif not web.token_env and not is_loopback(web.address()[0]):
+        text = "lets other machines in: name the variable of a token in web.token_env, or listen on 127.0.0.1"
+        yield Problem(("web.listen", "web.token_env"), text)
+
+
+def _is_host(host: str) -> bool:
+    if not host.startswith("["):
+        return True
+    try:
+        ipaddress.IPv6Address(host[1:-1])
+    except ValueError:
+        return False
+    return True

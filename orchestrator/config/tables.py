@@ -1,6 +1,8 @@
 """The tables of the settings file, one struct each; a field's `Meta` is the one home of its meaning, unit and range."""
 
-from collections.abc import Iterator
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,8 +10,11 @@ import msgspec
 
 from orchestrator.config.fields import count, said, seconds, text
 from orchestrator.config.profiles import BUILT_IN, Provider
+from orchestrator.errors import ConfigError
+from orchestrator.keys import remember
 
 DAY_SECONDS = 86_400.0
+TOKEN_CHARACTERS_MIN = 16
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,10 +165,29 @@ class Retry(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Retention(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long things are kept. This version keeps everything: only the values shown are accepted."""
+    """How long things are kept."""
 
-    finished_days: Annotated[int, count(0, 36_500, "days", "Age at which ended prompts are deleted; 0: never.")] = 0
-    remote_files: Annotated[Literal["keep", "delete"], said("What becomes of a settled batch's files.")] = "keep"
+    finished_days: Annotated[
+        int,
+        count(
+            0,
+            36_500,
+            "days",
+            "Age at which ended prompts are deleted with their answers, and their custom_ids are free again; 0: never.",
+        ),
+    ] = 0
+    remote_files: Annotated[
+        Literal["keep", "delete"], said("What becomes of a batch's files at the provider when its answers are stored.")
+    ] = "keep"
+    remote_files_days: Annotated[
+        int,
+        count(
+            0,
+            36_500,
+            "days",
+            "How long they stay before they are deleted; an older backup that is restored pays for its answers again.",
+        ),
+    ] = 7
 
 
 class Shutdown(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -175,10 +199,50 @@ class Shutdown(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Web(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The status page. This version has none: only the values shown are accepted."""
+    """What the daemon shows over HTTP: the status page, health, readiness."""
 
-    listen: Annotated[str, text("HOST:PORT or empty", "Address to listen on; empty: off.")] = ""
-    token_env: Annotated[str, text("the name of an environment variable", "Variable that holds the page's token.")] = ""
+    listen: Annotated[
+        str,
+        text(
+            "HOST:PORT or empty",
+            "Address to listen on, such as 127.0.0.1:8080; one that other machines reach needs a token. Empty: off.",
+        ),
+    ] = ""
+    token_env: Annotated[
+        str,
+        text(
+            "the name of an environment variable, or empty",
+            "Variable that holds the page's token, of 16 characters or more; empty: none is asked for.",
+            pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,127})?\Z",
+        ),
+    ] = ""
+    show_content: Annotated[
+        bool, said("Whether a fault's example shows the beginning of its prompt; false: no text of a prompt is shown.")
+    ] = False
+
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    def token(self, environ: Mapping[str, str] | None = None) -> str | None:
+        """What a visitor must know, None where nothing is asked for."""
+        if not self.token_env:
+            return None
+        token = (os.environ if environ is None else environ).get(self.token_env, "").strip()
+        if len(token) < TOKEN_CHARACTERS_MIN or not (token.isascii() and token.isprintable()):
+            raise ConfigError(
+                f"{self.token_env}: holds no token for the page of web.listen; "
+                f"put {TOKEN_CHARACTERS_MIN} or more plain characters there, or empty web.listen"
+            )
+        return remember(token)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine itself can speak to that address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Log(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -93,6 +93,7 @@ class RemoteFile:
     id: str
     name: str | None
     nbytes: int | None
+    purpose: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,10 @@ def metadata_values(told: dict[str, Any]) -> frozenset[str]:
 def parse_file(told: dict[str, Any]) -> RemoteFile | None:
     """Read a file object; None when it has no id."""
     file_id = _id(told.get("id"))
-    return None if file_id is None else RemoteFile(file_id, _text(told.get("filename")), _count(told.get("bytes")))
+    if file_id is None:
+        return None
+    purpose = _text(told.get("purpose"), STATUS_CHARS)
+    return RemoteFile(file_id, _text(told.get("filename")), _count(told.get("bytes")), purpose)
 
 
 def parse_page(told: dict[str, Any]) -> Page | None:

@@ -34,8 +34,8 @@ from orchestrator.store.replies import (
     record,
 )
 from orchestrator.store.tables import batch_states
+from orchestrator.telemetry import further_tenth, worth_telling
 from orchestrator.telemetry import record as tell
-from orchestrator.telemetry import worth_telling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -336,11 +336,12 @@ async def _write_counts(
 
 
 async def _told(context: Context, batch: Batch, cursor: Cursor, tally: Tally) -> None:
-    facts = {"batch": batch.id, "key": batch.key}
-    if tally.news or tally.strays:
+    facts, received = {"batch": batch.id, "key": batch.key}, batch.lines_received + tally.news - tally.late
+    if tally.strays or further_tenth(batch.lines_received, received, batch.lines):
         tell(
-            "collect.received", **facts, file=cursor.file, lines=tally.lines, done=tally.done, resent=tally.resent,
-            failed=tally.failed, duplicates=tally.duplicates, strays=tally.strays, faults=dict(tally.faults) or None,
+            "collect.received", **facts, file=cursor.file, received=received, of=batch.lines, lines=tally.lines,
+            done=tally.done, resent=tally.resent, failed=tally.failed, duplicates=tally.duplicates,
+            strays=tally.strays, faults=dict(tally.faults) or None,
         )  # fmt: skip
     if tally.unreadable:
         tell("collect.unreadable", **facts, lines=tally.unreadable)

@@ -15,8 +15,8 @@ from orchestrator.lease import held
 from orchestrator.store.batches import move_batch, statuses, update_batch
 from orchestrator.store.replies import count_members
 from orchestrator.store.tables import batch_states
+from orchestrator.telemetry import further_tenth, worth_telling
 from orchestrator.telemetry import record as tell
-from orchestrator.telemetry import worth_telling
 
 if TYPE_CHECKING:
     from orchestrator.api.client import Client
@@ -130,8 +130,10 @@ async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> 
 
 
 def _tell_change(batch: Batch, remote: RemoteBatch) -> None:
-    before = (batch.remote_status, batch.remote_completed, batch.remote_failed)
-    if (remote.status, remote.completed, remote.failed) != before and not remote.state.over:
+    before = (batch.remote_completed or 0) + (batch.remote_failed or 0)
+    ended = (remote.completed or 0) + (remote.failed or 0)
+    news = remote.status != batch.remote_status or further_tenth(before, ended, batch.lines)
+    if news and not remote.state.over:
         tell(
             "poll.changed", batch=batch.id, key=batch.key, remote_status=remote.status, total=remote.total,
             completed=remote.completed, failed=remote.failed, received=batch.lines_received,

@@ -26,6 +26,7 @@ from orchestrator.store.lanes import Hold, free_lane, get_hold, hold_lane, ran_b
 from orchestrator.store.queue import list_lines, return_lines
 from orchestrator.store.replies import count_members, get_members, list_members, record
 from orchestrator.store.tables import batch_states
+from orchestrator.store.timeline import count_outcomes
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
@@ -232,8 +233,10 @@ async def _close(context: Context, batch: Batch) -> None:
     values: dict[str, Any] = {"settled_at_ms": now_ms, "last_error": None}
     await context.database.write(partial(move_batch, batch=batch, after=BatchStatus.SETTLED, by="settle", **values))
     closed = await context.database.read(partial(get_batch, batch_id=batch.id))
+    outcomes = await context.database.read(partial(count_outcomes, batch_id=batch.id))
+    faults = {name: count for name, count in outcomes.items() if name not in {"done", "waiting"}}
     tell(
         "settle.settled", batch=batch.id, key=batch.key, remote_status=closed.remote_status, lines=closed.lines,
         done=closed.lines_done, failed=closed.lines_failed, resent=closed.lines_resent,
-        seconds=round((now_ms - (closed.submitted_at_ms or now_ms)) / 1000, 3),
+        faults=faults or None, seconds=round((now_ms - (closed.submitted_at_ms or now_ms)) / 1000, 3),
     )  # fmt: skip

@@ -18,13 +18,7 @@ from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError
 from orchestrator.lease import held, keep_lease, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
-from orchestrator.store.batches import (
-    get_batch,
-    move_batch,
-    on_open_provider,
-    statuses,
-    update_batch,
-)
+from orchestrator.store.batches import get_batch, has_remote, move_batch, on_open_provider, statuses, update_batch
 from orchestrator.store.providers import clear_pause, next_resume_ms
 from orchestrator.store.queue import Line, cancel_lines, delete_batched_orphans, list_lines, return_lines
 from orchestrator.telemetry import record as tell
@@ -158,10 +152,21 @@ async def _create(context: Context, client: Client, batch: Batch) -> bool:
         )  # fmt: skip
     except ProviderError as error:
         return await _create_failed(context, batch, error)
+    if await _is_another(context, batch, remote):
+        lost = ReplyLost(f"POST /batches: answered with {remote.id}, which is an earlier batch: asking the listing")
+        return await _create_failed(context, batch, lost)
     await _accept(context, batch, remote)
     seconds = round(context.clock() - started, 3)
     tell("submit.submitted", batch=batch.id, key=batch.key, remote_batch_id=remote.id, seconds=seconds)
     return False
+
+
+async def _is_another(context: Context, batch: Batch, remote: RemoteBatch) -> bool:
+    """Something on the way may repeat an earlier answer; one that carries our key is ours whatever its id."""
+    if batch.key in remote.metadata_values:
+        return False
+    known = await context.database.read(partial(has_remote, provider=batch.lane.provider, remote_id=remote.id))
+    return known or remote.id in batch.abandoned_remote_ids.split()
 
 
 async def _drop_cancelled(context: Context, batch: Batch) -> None:

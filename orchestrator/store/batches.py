@@ -15,7 +15,7 @@ from orchestrator.core.model import Batch, BatchStatus, Lane
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, before
 from orchestrator.errors import LeaseLost
 from orchestrator.store.dialect import MOVED, announce, storable
-from orchestrator.store.tables import ACTIVE, batch_states, lanes, provider_states
+from orchestrator.store.tables import ACTIVE, batch_states, chores, lanes, provider_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,6 +84,13 @@ async def get_batch(connection: AsyncConnection, batch_id: int) -> Batch:
     return _batch(row)
 
 
+async def has_remote(connection: AsyncConnection, provider: str, remote_id: str) -> bool:
+    """Whether a batch of ours at that provider has this remote id."""
+    found = select(batch_states.c.id).join(lanes, lanes.c.id == batch_states.c.lane_id)
+    same = found.where(batch_states.c.remote_batch_id == remote_id, lanes.c.provider == provider)
+    return (await connection.execute(same.limit(1))).first() is not None
+
+
 def _batch(row: Row[Any]) -> Batch:
     named = dict(zip((column.name for column in _BATCH_COLUMNS), row, strict=False))
     status = BatchStatus(named.pop("status"))
@@ -131,7 +138,8 @@ async def postpone(connection: AsyncConnection, batch: Batch, next_try_at_ms: in
 
 
 async def release_all_leases(connection: AsyncConnection) -> int:
-    """For the one daemon of a SQLite file, at its start: leases of a killed predecessor end at once."""
+    """For the one daemon of a SQLite file, at its start: leases of a killed predecessor end at once, on how many."""
+    await connection.execute(update(chores).values(lease_until_ms=0))
     held = update(batch_states).where(ACTIVE_ROWS, batch_states.c.lease_until_ms > 0).values(lease_until_ms=0)
     return int((await connection.execute(held)).rowcount)
 

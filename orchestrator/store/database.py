@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import await_only
 
 from orchestrator.errors import StoreUnavailable
+from orchestrator.measures import transaction
 from orchestrator.store import postgresql
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class Database:
             return await self._transact(self._watcher, _data_version)
 
     async def _transact(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        with translated(self.url.database if self.is_sqlite else self.named):
+        kind = "read" if engine is self._reader else "write"
+        with translated(self.url.database if self.is_sqlite else self.named), transaction(kind):
             self._require_file()
             async with engine.begin() as connection:
                 return await work(connection)

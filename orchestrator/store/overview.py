@@ -20,19 +20,7 @@ if TYPE_CHECKING:
 REPLIES_LOOKED_AT = 1000
 BATCH_COLUMNS = ("id", "endpoint", "status", "lines", "lines_done", "lines_failed", "lines_resent")
 
-WINDOWS = {"last_minute": 60, "last_hour": 3600}
-"""How long each is, in seconds."""
-ANSWERED = (PromptStatus.DONE.value, PromptStatus.FAILED.value)
-
 _batches = table("batches", *(column(name) for name in BATCH_COLUMNS))
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Prompts by tag and status, every status named, and how many ended `done` and `failed` within each of WINDOWS."""
-
-    tags: dict[str | None, dict[str, int]]
-    ended: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +38,13 @@ class ActiveBatch:
     remote_batch_id: str | None
     lines: int
     lines_received: int
+    tries: int
     remote_total: int | None
     remote_completed: int | None
     remote_failed: int | None
     created_at_ms: int
     submitted_at_ms: int | None
+    remote_expires_at_ms: int | None
     last_error: str | None
 
 
@@ -69,27 +59,18 @@ class Trouble:
     message: str
 
 
-async def count_prompts(connection: AsyncConnection, now_ms: int) -> Counts:
-    """Every prompt, by tag and status; reads each prompt's tag, which takes a second per million.
-
-    What ended of late is counted on the same walk: no index knows the order of ending.
-    """
-    late = [
-        func.count().filter(prompt_states.c.finished_at_ms > now_ms - seconds * 1000) for seconds in WINDOWS.values()
-    ]
+async def count_prompts(connection: AsyncConnection) -> dict[str | None, dict[str, int]]:
+    """Every prompt, by tag and status, every status named; reads each prompt's tag: a second per million."""
     counted = (
-        select(utf8(prompts.c.tag), prompt_states.c.status, func.count(), *late)
+        select(utf8(prompts.c.tag), prompt_states.c.status, func.count())
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .group_by(prompts.c.tag, prompt_states.c.status)
         .order_by(prompts.c.tag)
     )
-    found = Counts({}, {window: dict.fromkeys(ANSWERED, 0) for window in WINDOWS})
-    for tag, status, count, *ended in await connection.execute(counted):
+    found: dict[str | None, dict[str, int]] = {}
+    for tag, status, count in await connection.execute(counted):
         name = None if tag is None else tag.decode(errors="replace")
-        found.tags.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
-        if status in ANSWERED:
-            for window, number in zip(WINDOWS, ended, strict=True):
-                found.ended[window][status] += number
+        found.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
     return found
 
 

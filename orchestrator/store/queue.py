@@ -57,7 +57,7 @@ class Admitted(msgspec.Struct, frozen=True):
     waiting: bool
 
 
-_PROMPT_COLUMNS = (
+PROMPT_COLUMNS = (
     prompts.c.id,
     prompts.c.custom_id,
     *(
@@ -113,7 +113,7 @@ async def read_unadmitted(connection: AsyncConnection, first_id: int, last_id: i
     of_range = (text(UNADMITTED), prompt_states.c.prompt_id.between(first_id, last_id))
     mine = await locked(connection, select(prompt_states.c.prompt_id).where(*of_range), prompt_states)
     found = (
-        select(*_PROMPT_COLUMNS, prompt_states.c.due_at_ms)
+        select(*PROMPT_COLUMNS, prompt_states.c.due_at_ms)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .where(*of_range)
         .order_by(prompt_states.c.prompt_id)
@@ -262,7 +262,7 @@ async def read_batched(
 ) -> list[tuple[Prompt, str]]:
     """The rows of that range which are in the batch, with the model each was admitted with."""
     found = (
-        select(*_PROMPT_COLUMNS, prompt_states.c.model)
+        select(*PROMPT_COLUMNS, prompt_states.c.model)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .where(*_in_batch(batch_id), prompt_states.c.prompt_id.between(first_id, last_id))
         .order_by(prompt_states.c.prompt_id)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import bindparam, func, insert, select, text, update
 
 from orchestrator.core.model import PromptStatus
+from orchestrator.measures import is_listened, measure_once_committed
 from orchestrator.store.database import execute_many
 from orchestrator.store.dialect import ENDED, announce, storable
 from orchestrator.store.tables import BATCHED, prompt_states, prompts, replies
@@ -129,6 +131,19 @@ async def record(connection: AsyncConnection, entries: Sequence[Entry], now_ms: 
     await execute_many(connection, _UPDATE, [_state_row(entry, now_ms) for entry in entries])
     if entries:
         await announce(connection, ENDED)
+    if entries and is_listened():
+        measure_once_committed("store.recorded", **_totals(entries))
+
+
+def _totals(entries: Sequence[Entry]) -> dict[str, Any]:
+    outcomes = [entry.outcome for entry in entries]
+    return {
+        "statuses": Counter(entry.status for entry in entries),
+        "faults": Counter(outcome.fault for outcome in outcomes if outcome.fault is not None),
+        "attempts": sum(entry.attempts - entry.member.attempts for entry in entries),
+        "prompt_tokens": sum(outcome.prompt_tokens or 0 for outcome in outcomes),
+        "completion_tokens": sum(outcome.completion_tokens or 0 for outcome in outcomes),
+    }
 
 
 async def keep_unreadable(connection: AsyncConnection, batch_id: int, outcomes: Sequence[Outcome], now_ms: int) -> None:

@@ -24,13 +24,23 @@ class Pulse:
 
 
 async def take_pulse(connection: AsyncConnection) -> Pulse:
-    async def count(condition: str) -> int:
-        counted = select(func.count()).select_from(prompt_states).where(text(condition))
-        return int((await connection.execute(counted)).scalar_one())
-
-    queued = await count(UNADMITTED) + await count(READY) + await count(WAITING)
+    queued = sum((await count_queued(connection)).values())
     active = select(func.count()).select_from(batch_states).where(text(ACTIVE))
-    return Pulse(queued, await count(BATCHED), int((await connection.execute(active)).scalar_one()))
+    return Pulse(queued, await _count(connection, BATCHED), int((await connection.execute(active)).scalar_one()))
+
+
+async def count_queued(connection: AsyncConnection) -> dict[str, int]:
+    """Queued prompts: `new` (not looked at yet), `ready` to be packed, and `waiting` for their time."""
+    return {
+        "new": await _count(connection, UNADMITTED),
+        "ready": await _count(connection, READY),
+        "waiting": await _count(connection, WAITING),
+    }
+
+
+async def _count(connection: AsyncConnection, condition: str) -> int:
+    counted = select(func.count()).select_from(prompt_states).where(text(condition))
+    return int((await connection.execute(counted)).scalar_one())
 
 
 async def list_busy_providers(connection: AsyncConnection) -> list[str]:

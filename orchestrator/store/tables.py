@@ -51,7 +51,11 @@ READY = "status = 'queued' AND waiting = 0 AND lane_id IS NOT NULL"
 UNADMITTED = "status = 'queued' AND lane_id IS NULL"
 WAITING = "status = 'queued' AND waiting = 1"
 BATCHED = "status = 'batched'"
+ENDED = "finished_at_ms IS NOT NULL"
 ACTIVE = f"status NOT IN ({quoted(BATCH_ENDS)})"
+CLOSED = f"status IN ({quoted(BATCH_ENDS)})"
+WITH_FILES = f"{CLOSED} AND files_deleted_at_ms IS NULL"
+ENDED = "finished_at_ms IS NOT NULL"
 
 CUSTOM_ID_DEFAULT = (
     "(printf('p-%011x-', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)) || lower(hex(randomblob(8))))"
@@ -154,6 +158,13 @@ Index(
     sqlite_where=text(BATCHED),
     postgresql_where=text(BATCHED),
 )
+Index(
+    "prompt_states_ended",
+    prompt_states.c.finished_at_ms,
+    prompt_states.c.status,
+    sqlite_where=text(ENDED),
+    postgresql_where=text(ENDED),
+)
 
 batch_states = Table(
     "batch_states",
@@ -171,7 +182,7 @@ batch_states = Table(
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("empty_looks", Integer, nullable=False, server_default=text("0")),
     Column("input_file_id", Text),
-    Column("remote_batch_id", Text, unique=True),
+    Column("remote_batch_id", Text),
     Column("output_file_id", Text),
     Column("error_file_id", Text),
     Column("remote_status", Text),
@@ -203,6 +214,7 @@ batch_states = Table(
     Column("settled_at_ms", BigInteger),
     Column("last_error", Text),
     Column("last_error_at_ms", BigInteger),
+    Column("files_deleted_at_ms", BigInteger),
     CheckConstraint(f"status IN ({quoted(BatchStatus)})", name="status_is_known"),
     CheckConstraint("status <> 'submitted' OR remote_batch_id IS NOT NULL", name="submitted_has_remote_batch"),
     sqlite_autoincrement=True,
@@ -214,6 +226,14 @@ Index(
     sqlite_where=text(ACTIVE),
     postgresql_where=text(ACTIVE),
 )
+Index("batch_states_closed", batch_states.c.created_at_ms, sqlite_where=text(CLOSED), postgresql_where=text(CLOSED))
+Index(
+    "batch_states_with_files",
+    batch_states.c.created_at_ms,
+    sqlite_where=text(WITH_FILES),
+    postgresql_where=text(WITH_FILES),
+)
+Index("batch_states_remote", batch_states.c.remote_batch_id)
 
 replies = Table(
     "replies",
@@ -239,6 +259,12 @@ replies = Table(
 )
 
 Index("replies_of_batch", replies.c.batch_id, replies.c.fault)
+Index(
+    "replies_with_fault",
+    replies.c.received_at_ms,
+    sqlite_where=text("fault IS NOT NULL"),
+    postgresql_where=text("fault IS NOT NULL"),
+)
 
 provider_states = Table(
     "provider_states",
@@ -252,4 +278,34 @@ provider_states = Table(
     Column("max_file_bytes", BigInteger),
     Column("max_lines", Key),
     CheckConstraint("paused_by IN ('call', 'line')", name="paused_by_is_known"),
+)
+
+# One row: `name` stands in the key of every batch of this queue; `backed_up_at_ms` is set in a backup alone.
+queue_state = Table(
+    "queue_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("backed_up_at_ms", BigInteger),
+    Column("looks", Integer, nullable=False, server_default=text("0")),
+    Column("look_at_ms", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("id = 1", name="there_is_one"),
+)
+
+chores = Table(
+    "chores",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("lease_owner", Text, nullable=False),
+    Column("lease_until_ms", BigInteger, nullable=False),
+)
+
+# How many prompts were deleted for their age, by the status they had, and the tokens of their last replies.
+pruned_counts = Table(
+    "pruned_counts",
+    metadata,
+    Column("status", Text, primary_key=True),
+    Column("prompts", BigInteger, nullable=False, server_default=text("0")),
+    Column("prompt_tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("completion_tokens", BigInteger, nullable=False, server_default=text("0")),
 )

@@ -4,15 +4,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from pathlib import Path
 
 import pytest
+import trustme
 from chaos import hostile
 from chaos.scene import LONG
 from daemon_process import KEY
 
-UNTRUSTED = Path(__file__).with_name("untrusted.pem")
-"""A certificate that nobody signed, and its key, made for these tests alone."""
 TIMES = 12 if LONG else 2
 QUICK_TIMEOUTS = {"request_timeout_seconds": 0.7, "upload_timeout_seconds": 1.0}
 
@@ -45,7 +43,7 @@ class Door:
 
     async def untrusted(self, reader, writer):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(UNTRUSTED)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
         await writer.start_tls(context)
         self.taken += await reader.read()
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from orchestrator.cli.screen import harmless
+from orchestrator.core.telling import harmless
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07\x9b31m\u202etxt\x7f"
 SPELLED = r"\u001b[2J\u001b]0;title\u0007\u009b31m\u202etxt\u007f"

@@ -5,7 +5,7 @@ import time
 import pytest
 from rich.cells import cell_len
 
-from orchestrator.cli.status import duration
+from orchestrator.core.telling import duration
 
 COUNTS = ("queued", "batched", "done", "failed", "cancelled")
 
@@ -54,11 +54,20 @@ def test_json_tells_prompts_by_status_and_tag(command, busy):
     assert told["database"] == "sqlite:///orchestrator.db"
 
 
+def test_prompts_that_were_deleted_for_their_age_are_told_apart(command, busy):
+    assert command("status", "--json").json["pruned"] == {"done": 0, "failed": 0, "cancelled": 0}
+    assert "deleted" not in command("status").out
+    busy.sql("UPDATE pruned_counts SET prompts = 12 WHERE status = 'failed'")
+    assert command("status", "--json").json["pruned"] == {"done": 0, "failed": 12, "cancelled": 0}
+    assert "deleted for their age: 0 done, 12 failed, 0 cancelled" in command("status").out
+
+
 def test_json_tells_batches_under_way(command, busy):
     (batch,) = command("status", "--json").json["batches"]
     assert 185 <= batch.pop("age_seconds") < 300
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", batch.pop("created_at"))
     assert batch.pop("submitted_at") is not None
+    assert batch.pop("expires_at") is not None
     assert batch == {
         "id": 1,
         "key": "k-1",
@@ -74,6 +83,9 @@ def test_json_tells_batches_under_way(command, busy):
         "remote_total": 10,
         "remote_completed": 6,
         "remote_failed": None,
+        "tries": 0,
+        "window_seconds": 86_400,
+        "waiting": 1,
         "last_error": "poll: 503",
     }
 
@@ -147,7 +159,7 @@ def test_a_pipe_gets_plain_text(command, busy):
         r"\(no tag\) +1 +0 +0 +0 +0",
         r"total +1 +1 +1 +1 +0",
         r"1 +doubleword +several +in_progress +4/10 +6/10 +3m \d+s",
-        r"doubleword: 402: balance too low: add credit",
+        r"doubleword is paused, nothing is sent there: 402: balance too low: add credit",
         r"q-2 +invalid +no such model",
     ):
         assert re.search(line, said.out), line
@@ -188,7 +200,7 @@ def test_bytes_and_control_characters_in_tags_cannot_spoil_the_screen(command, q
 def test_control_characters_in_the_reason_of_a_pause_cannot_either(command, busy):
     busy.sql("UPDATE provider_states SET pause_reason = '402: ' || char(27) || '[2J no credit'")
     said = command("status")
-    assert "doubleword: 402: \\u001b[2J no credit: add credit" in said.out
+    assert "is paused, nothing is sent there: 402: \\u001b[2J no credit: add credit" in said.out
     assert "\x1b" not in said.out
 
 

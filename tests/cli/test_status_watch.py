@@ -99,37 +99,50 @@ def test_batches_and_pauses_are_told(queue, watch):
 def test_a_terminal_is_redrawn_within_its_width(queue, process):
     queue.add("q-1", tag="a" * 60)
     terminal = Terminal(process, "status", "--watch", "--interval", "0.1")
-    terminal.until(r"(?s)Ctrl-C ends.*total +1 +0 +0 +0 +0")
+    terminal.until(r"(?s)Ctrl-C ends.*all is well.*a+… +1 +0 +0 +0 +0")
     queue.end("q-1")
     queue.sql("UPDATE prompt_states SET finished_at_ms = ?", int(time.time() * 1000))
-    terminal.until(r"(?s)total +0 +0 +1 +0 +0.*ended in the last minute: 1 done, 0 failed")
+    terminal.until(r"(?s)ended in the last minute: 1 done, 0 failed.*█ now.*a+… +0 +0 +1 +0 +0")
     assert terminal.stop() == 0
     assert max(map(len, terminal.text().replace("\r", "\n").splitlines())) <= 80
     assert terminal.running.stderr.read() == b"stopped\n"
 
 
 def test_everything_of_a_long_queue_is_seen_on_one_screen(queue, process):
+    now_ms = int(time.time() * 1000)
+    error = {"fault": "server", "error_message": "no such thing " * 20, "received_at_ms": now_ms}
     for number in range(50):
         queue.add(f"q-{number}", tag=f"{number} " + "日本語" * 30)
-        queue.end(f"q-{number}", "failed", fault="server", error_message="no such thing " * 20)
-    queue.sql("UPDATE prompt_states SET finished_at_ms = ?", int(time.time() * 1000))
+        queue.end(f"q-{number}", "failed", status_code=500 + number % 5, **error)
+    queue.sql("UPDATE prompt_states SET finished_at_ms = ?", now_ms)
     queue.sql(
         "INSERT INTO lanes (provider, endpoint, completion_window, model) VALUES ('d', '/v1/x', '1h', ?)", "m" * 99
     )
-    row = "1, 'submitted', 50000, 12345, 'r' || i, 'in_progress', 50000, 1"
+    row = "1, 'submitted', 50000, 12345, 'r' || i, 'in_progress' || hex(zeroblob(99)), 50000, ?, ?"
     queue.sql(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30) INSERT INTO batch_states (key,"
-        " lane_id, status, lines, lines_done, remote_batch_id, remote_status, remote_total, created_at_ms)"
-        f" SELECT 'k' || i, {row} FROM n"
+        " lane_id, status, lines, lines_done, remote_batch_id, remote_status, remote_total, created_at_ms,"
+        f" submitted_at_ms) SELECT 'k' || i, {row} FROM n",
+        now_ms - 7_500_000,
+        now_ms - 7_400_000,
     )
     terminal = Terminal(process, "status", "--watch", "--interval", "60")
-    terminal.until(r"total +0 +0 +0 +50 +0")
     terminal.until("no such thing.*…")
     frame = terminal.text().replace("\r", "").strip("\n")
     assert terminal.stop() == 0
     assert frame.count("\n") < LINES
-    for seen in ("Ctrl-C ends", "last minute: 0 done, 50 failed", "12345/50000", "batches under way", "last errors"):
-        assert seen in frame
+    for seen in (
+        "Ctrl-C ends",
+        "! batches wait for provider d, which left the settings",
+        "! batch 1 is past its window by 1h 3m",
+        "and 29 more: orchestrator status",
+        "last minute: 0 done, 50 failed",
+        "batches (2 of 30)",
+        "in_progress0… 12345/50000",
+        "1h 3m over",
+        "faults (2 of 5)",
+    ):
+        assert seen in frame, frame
 
 
 def test_a_missing_database_is_one_line(command, folder):

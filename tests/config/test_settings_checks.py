@@ -160,3 +160,44 @@ def test_defaults_on_their_own_have_no_problem():
 def test_every_problem_is_told_not_only_the_first():
     config = Config(defaults=Defaults(provider="groq"), web=Web(listen="h:1"))
     assert [problem.keys[0] for problem in problems(config)] == ["defaults.provider", "web.listen"]
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:8080", "127.9.9.9:0", "localhost:1", "[::1]:65535"])
+def test_the_page_of_this_machine_needs_no_token(listen):
+    web = load(None, {}, {"web.listen": listen}).config.web
+    assert web.token() is None
+    host, port = web.address()
+    assert listen in (f"{host}:{port}", f"[{host}]:{port}")
+
+
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:80", "queue.example:80", "localhost.example:1"]
+)
+def test_a_page_for_other_machines_needs_a_token(listen, refusal):
+    assert refusal(load, None, {}, {"web.listen": listen}) == (
+        "command line: web.listen lets other machines in: name the variable of a token in web.token_env, "
+        "or listen on 127.0.0.1"
+    )
+    assert load(None, {}, {"web.listen": listen, "web.token_env": "TOKEN"})
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [":8080", "8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "::1:80", "[::1]", "[]:1", "[::g]:1",
+     "http://127.0.0.1:80", "127.0.0.1:80/", "a b:1", "-:1", "\u00e4:1", "127.0.0.1:80\n"],
+)  # fmt: skip
+def test_any_other_form_of_an_address_is_refused(listen, refusal):
+    line = refusal(load, None, {}, {"web.listen": listen, "web.token_env": "TOKEN"})
+    assert line.startswith('command line: web.listen must be HOST:PORT, such as "127.0.0.1:8080"')
+
+
+@pytest.mark.parametrize("token", [None, "", "x" * 15, " " * 20, "x" * 15 + "\u00fc", "x" * 15 + "\n\nx"])
+def test_a_token_that_protects_nothing_is_refused_and_not_shown(token, refusal):
+    web = Web(listen="127.0.0.1:1", token_env="TOKEN")
+    line = refusal(web.token, {} if token is None else {"TOKEN": token})
+    assert line.startswith("TOKEN: holds no token")
+    assert "x" * 15 not in line
+
+
+def test_a_token_is_taken_without_the_blanks_around_it():
+    assert Web(token_env="TOKEN").token({"TOKEN": " of-sixteen-chars\n"}) == "of-sixteen-chars"

@@ -9,10 +9,6 @@ from orchestrator.config.sources import FIELDS, PROVIDER_FIELDS
 
 KEYS = [*FIELDS, *(f"providers.{name}.{key}" for name in BUILT_IN for key in PROVIDER_FIELDS)]
 FIXED = {  # accepted at one value only
-    "retention.finished_days": "1",
-    "retention.remote_files": "delete",
-    "web.listen": "127.0.0.1:8080",
-    "web.token_env": "TOKEN",
     "providers.doubleword.profile": "openai",
     "providers.openai.profile": "doubleword",
 }
@@ -22,6 +18,9 @@ OTHER_TEXT = {
     "defaults.model": "Qwen/Qwen3.5-35B-A3B-FP8",
     "defaults.endpoint": "/v1/embeddings",
     "defaults.completion_window": "1h",
+    "web.listen": "127.0.0.1:8080",
+    "web.token_env": "TOKEN",
+    "retention.remote_files": "delete",
     "log.level": "debug",
     "log.format": "json",
     "base_url": "http://127.0.0.1:3001/ai/v1",
@@ -43,7 +42,7 @@ def other(key: str, default: object) -> str:
     if isinstance(default, bool):
         return str(not default).lower()
     if isinstance(default, int | float):
-        return str(default - 1)
+        return str(default - 1 if default else 1)
     return OTHER_TEXT.get(key) or OTHER_TEXT[key.rpartition(".")[2]]
 
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from orchestrator import loop as loops
 from orchestrator.context import Tick
 from orchestrator.errors import StoreUnavailable
-from orchestrator.loop import Bell, run_loop
+from orchestrator.loop import Bell, Troubles, run_loop
 
 IDLE = Tick()
 DEADLINE_SECONDS = 10
@@ -43,10 +43,10 @@ class Stage:
 
 @pytest.fixture
 async def run():
-    bell, tasks = Bell(), []
+    bell, troubles, tasks = Bell(), Troubles(), []
 
-    def start(stage, name="poll", **options):
-        tasks.append(asyncio.create_task(run_loop(name, stage, bell, seconds_until, **options)))
+    def start(stage, name="poll"):
+        tasks.append(asyncio.create_task(run_loop(name, stage, bell, troubles, seconds_until)))
         return bell
 
     yield start
@@ -135,15 +135,15 @@ async def test_a_failure_is_told_and_the_loop_goes_on(run, monkeypatch):
                 await asyncio.sleep(0)
     crashed = [log for log in logs if log["event"] == "loop.crashed"]
     assert [log["failures"] for log in crashed] == [1, 2, 4]
-    assert {log["stage"] for log in crashed} == {"poll"}
+    assert [log["stages"] for log in crashed] == [["poll"]] * 3
     assert all(log["log_level"] == "error" and log["exc_info"] for log in crashed)
     assert next(log for log in logs if log["event"] == "loop.recovered")["failures"] == 5
 
 
 def test_pauses_double_up_to_five_minutes_and_for_the_database_to_fifteen_seconds():
     with capture_logs():
-        bugs = [loops._failed("poll", RuntimeError("a bug"), count) for count in range(1, 12)]
-        store = [loops._failed("poll", StoreUnavailable("full"), count) for count in range(1, 12)]
+        bugs = [Troubles().failed(1, "poll", RuntimeError("a bug"), count) for count in range(1, 12)]
+        store = [Troubles().failed(1, "poll", StoreUnavailable("full"), count) for count in range(1, 12)]
     assert bugs == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
     assert store == [1, 2, 4, 8, 15, 15, 15, 15, 15, 15, 15]
 
@@ -157,6 +157,46 @@ async def test_an_error_of_ours_is_a_warning_without_a_traceback(run):
     (failed,) = [log for log in logs if log["event"] == "loop.failed"]
     assert (failed["log_level"], failed["reason"]) == ("warning", "the disk is full")
     assert "exc_info" not in failed
+
+
+FULL, LOCKED = StoreUnavailable("the disk is full"), StoreUnavailable("locked")
+
+
+def told_of(*happened):
+    """What is told when loops fail or recover (None), one after the other."""
+    troubles, failures = Troubles(), {}
+    with capture_logs() as logs:
+        for stage, error in happened:
+            if error is None:
+                troubles.recovered(stage, stage, failures.pop(stage))
+                continue
+            failures[stage] = failures.get(stage, 0) + 1
+            troubles.failed(stage, stage, error, failures[stage])
+    return [(log["event"], log.get("stages", log.get("stage")), log.get("reason")) for log in logs]
+
+
+def test_what_stops_every_stage_is_told_once_and_so_is_its_end():
+    rounds = [(stage, FULL) for _ in range(5) for stage in ("admit", "pack", "poll")]
+    ends = [(stage, None) for stage in ("poll", "admit", "pack")]
+    everybody = ["admit", "pack", "poll"]
+    assert told_of(*rounds, *ends) == [
+        ("loop.failed", ["admit"], "the disk is full"),
+        ("loop.failed", everybody, "the disk is full"),
+        ("loop.failed", everybody, "the disk is full"),
+        ("loop.recovered", "pack", None),
+    ]
+
+
+def test_each_reason_is_told_and_one_that_comes_back_too():
+    happened = [("admit", FULL), ("admit", LOCKED), ("pack", FULL), ("admit", None), ("pack", None), ("pack", FULL)]
+    assert told_of(*happened) == [
+        ("loop.failed", ["admit"], "the disk is full"),
+        ("loop.failed", ["admit"], "locked"),
+        ("loop.failed", ["pack"], "the disk is full"),
+        ("loop.recovered", "admit", None),
+        ("loop.recovered", "pack", None),
+        ("loop.failed", ["pack"], "the disk is full"),
+    ]
 
 
 async def test_a_loop_that_failed_is_not_woken_by_new_work_but_by_a_stop(run):
@@ -196,7 +236,7 @@ async def test_a_cancelled_tick_is_no_failure(run):
             begun.set()
             await asyncio.Event().wait()
 
-        task = asyncio.create_task(run_loop("poll", tick, Bell(), seconds_until))
+        task = asyncio.create_task(run_loop("poll", tick, Bell(), Troubles(), seconds_until))
         await begun.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

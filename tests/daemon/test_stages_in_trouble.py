@@ -8,7 +8,7 @@ import pytest
 from rig import FLOW, admit, collect, pack, submit
 
 from orchestrator.errors import StoreUnavailable
-from orchestrator.loop import Bell, run_loop
+from orchestrator.loop import Bell, Troubles, run_loop
 
 
 async def on_the_writer(rig, statement):
@@ -66,7 +66,9 @@ async def test_a_loop_outlives_a_locked_database(rig):
     await on_the_writer(rig, "PRAGMA busy_timeout=20")
     bell = Bell()
     with locked(rig.path):
-        loop = asyncio.create_task(run_loop("admit", lambda: admit(rig.context), bell, rig.context.seconds_until))
+        loop = asyncio.create_task(
+            run_loop("admit", lambda: admit(rig.context), bell, Troubles(), rig.context.seconds_until)
+        )
         async with asyncio.timeout(10):
             while not rig.told("loop.failed"):
                 await asyncio.sleep(0.01)

@@ -19,6 +19,14 @@ def test_every_package_is_named_so_that_the_wheel_holds_it():
     assert sorted(SETTINGS["packages"]) == sorted(".".join(path.parts) for path in [*ours, *moved])
 
 
+def test_every_file_that_is_no_module_is_named_too():
+    named = {f"{package}.{name}" for package, names in SETTINGS["package-data"].items() for name in names}
+    others = [
+        path.relative_to(ROOT) for path in (ROOT / "orchestrator").rglob("*.*") if path.suffix not in {".py", ".pyc"}
+    ]
+    assert {".".join(path.parts) for path in others} <= named
+
+
 def test_no_pin_names_an_index():
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert [pin for pin in pins if "==" not in pin or "/" in pin or pin.startswith("-")] == []

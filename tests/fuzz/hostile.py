@@ -22,7 +22,7 @@ RAW = {
     "@deep@": b"[" * 3000 + b"]" * 3000,
     "@deeper@": b'{"error":' * 100_000 + b"1" + b"}" * 100_000,
     "@huge@": b'"' + b"x" * 300_000 + b'"',
-    "@twice@": b'1,"object":"another"',
+    "@twice@": b'1,"id":"another"',
 }
 """What `json.dumps` would not write, by the text that stands for it until then."""
 

@@ -3,6 +3,8 @@
 import pytest
 from rig import admit, pack, submit
 
+from orchestrator.sandbox import Options, serve
+
 COMMITTED = ("create-lost-reply", "create-500-made", "create-502-made", "malformed-json:route=create")
 NOT_COMMITTED = (
     "reset-before:route=create",
@@ -253,3 +255,35 @@ async def test_a_provider_that_cannot_be_reached_costs_nothing_but_time(start):
     assert rig.batch()["tries"] == 2
     assert "cannot reach" in rig.batch()["last_error"]
     assert rig.history("one") == []
+
+
+# ---------------------------------------------------------------- ids that are known already
+
+
+async def test_two_providers_may_give_their_batches_the_same_id(start):
+    async with serve(Options(seed=7, clock=lambda: rig.clock())) as second:  # noqa: PLW0108 - rig comes later
+        rig = await start(other={"base_url": second.url})
+        rig.ask("here")
+        rig.ask("there", provider="other")
+        await rig.until_idle()
+    here, there = rig.batches()
+    assert here["remote_batch_id"] == there["remote_batch_id"]
+    assert (rig.ledger.creates, second.ledger.creates) == (1, 1)
+    assert rig.count() == {"done": 2}
+
+
+async def test_a_creation_answered_with_an_earlier_batch_is_looked_for_and_paid_once(start):
+    rig = await start(through_proxy=True)
+    said = []
+
+    def repeat_the_first(status, headers, body):
+        said.append(body)
+        return status, headers, said[0]
+
+    rig.proxy.rewrite("POST", "/batches$", repeat_the_first)
+    for custom_id in ("first", "second", "third"):
+        rig.ask(custom_id)
+        await rig.until_idle()
+    assert [told["remote_id"] for told in rig.told("submit.adopted")] == [b.id for b in rig.ledger.batches[1:]]
+    assert rig.count() == {"done": 3}
+    assert (rig.ledger.creates, set(rig.ledger.successes.values())) == (3, {1})

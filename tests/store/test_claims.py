@@ -13,6 +13,7 @@ from orchestrator.store.batches import (
     claim_batch,
     count_active,
     get_batch,
+    has_remote,
     insert_sealed,
     move_batch,
     on_open_provider,
@@ -174,16 +175,18 @@ async def test_a_submitted_batch_without_a_remote_one_cannot_be_stored(user, dae
         await daemon.write(lambda c: move_batch(c, batch, BatchStatus.SUBMITTED, "submit"))
 
 
-async def test_no_two_batches_share_a_key_or_a_remote_batch(user, daemon):
-    await sealed(daemon, "orc-1", "orc-2")
+async def test_no_two_batches_share_a_key(daemon):
+    await sealed(daemon, "orc-1")
     with pytest.raises(IntegrityError, match=r"(?i)unique.*key"):
         await sealed(daemon, "orc-1")
-    user.run("UPDATE batch_states SET remote_batch_id = 'r' WHERE key = 'orc-1'")
-    batch = await claim(daemon)
-    other = await claim(daemon)
-    theirs = batch if batch.key == "orc-2" else other
-    with pytest.raises(IntegrityError, match=r"(?i)unique.*remote_batch_id"):
-        await daemon.write(lambda c: update_batch(c, theirs, remote_batch_id="r"))
+
+
+async def test_a_remote_id_is_known_for_its_provider_alone(user, daemon):
+    await sealed(daemon, "orc-1")
+    user.run("UPDATE batch_states SET remote_batch_id = 'r'")
+    assert await daemon.read(lambda c: has_remote(c, "p", "r"))
+    assert not await daemon.read(lambda c: has_remote(c, "q", "r"))
+    assert not await daemon.read(lambda c: has_remote(c, "p", "s"))
 
 
 async def test_active_batches_are_counted_by_lane_and_provider(user, daemon):

@@ -34,12 +34,12 @@ async def opened(path):
 
 
 def schema(path, *kinds):
-    """What the file holds, by name, spelled without regard to white space."""
+    """What the file holds, by name, spelled without regard to white space and quotes around names."""
     marks = ", ".join("?" * len(kinds))
     with contextlib.closing(sqlite3.connect(path)) as connection:
         rows = connection.execute(f"SELECT name, sql FROM sqlite_master WHERE type IN ({marks})", kinds)
         own = {name: sql for name, sql in rows if not name.startswith("sqlite_") and name != "alembic_version"}
-    return {name: " ".join(sql.split()) for name, sql in own.items()}
+    return {name: " ".join(sql.replace('"', "").split()) for name, sql in own.items()}
 
 
 async def test_migrating_from_empty_makes_what_the_metadata_say(tmp_path):

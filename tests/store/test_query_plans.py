@@ -53,6 +53,7 @@ from orchestrator.store.queue import (
     take_into_batch,
     wake_due,
 )
+from orchestrator.store.recent import count_ended, count_faults, count_in_batches, group_faults
 from orchestrator.store.replies import (
     Entry,
     Member,
@@ -64,7 +65,15 @@ from orchestrator.store.replies import (
     once_in_batch,
     record,
 )
-from orchestrator.store.reports import is_idle, list_busy_providers, take_pulse
+from orchestrator.store.reports import count_queued, is_idle, list_busy_providers, take_pulse
+from orchestrator.store.retention import (
+    list_expired,
+    list_forgotten,
+    named_by_open_batches,
+    next_with_files,
+    prune_batches,
+    prune_prompts,
+)
 
 pytestmark = pytest.mark.sqlite
 
@@ -80,6 +89,14 @@ UNADMITTED, READY, WAITING, BATCHED, ACTIVE = (
     "INDEX prompt_states_batched",
     "INDEX batch_states_active",
 )
+ENDED, CLOSED, WITH_FILES, OF_BATCH, REPLIES = (
+    "INDEX prompt_states_ended",
+    "INDEX batch_states_closed",
+    "INDEX batch_states_with_files",
+    "INDEX replies_of_batch",
+    "INDEX sqlite_autoindex_replies_1",
+)
+FAULTS = "INDEX replies_with_fault"
 KEY = "INTEGER PRIMARY KEY"
 SEALED = statuses(BatchStatus.SEALED)
 MEMBER = Member(1, PromptStatus.BATCHED, 1, 0, 0, 0, 0)
@@ -145,8 +162,19 @@ CALLS = {
     "release_all_leases": (release_all_leases, {ACTIVE}),
     "count_active": (count_active, {ACTIVE}),
     "take_pulse": (take_pulse, {UNADMITTED, READY, WAITING, BATCHED, ACTIVE}),
+    "count_queued": (count_queued, {UNADMITTED, READY, WAITING}),
+    "count_in_batches": (count_in_batches, {BATCHED}),
+    "count_ended": (lambda c: count_ended(c, PromptStatus.DONE, NOW_MS - 60_000, 1000, NOW_MS), {ENDED}),
+    "count_faults": (lambda c: count_faults(c, NOW_MS - 1000), {FAULTS}),
+    "group_faults": (lambda c: group_faults(c, NOW_MS - 1000, 10, with_content=False), {FAULTS, KEY}),
     "is_idle": (is_idle, {UNADMITTED, READY, WAITING, BATCHED, ACTIVE}),
     "list_busy_providers": (list_busy_providers, {ACTIVE}),
+    "list_expired": (lambda c: list_expired(c, NOW_MS), {ENDED, REPLIES, KEY}),
+    "prune_prompts": (lambda c: prune_prompts(c, [5, 6], 1 << 60), {REPLIES, KEY}),
+    "list_forgotten": (lambda c: list_forgotten(c, NOW_MS, with_files=True), {CLOSED, OF_BATCH}),
+    "prune_batches": (lambda c: prune_batches(c, [1, 2]), {OF_BATCH, KEY}),
+    "next_with_files": (lambda c: next_with_files(c, ["p"], NOW_MS, NOW_MS), {WITH_FILES}),
+    "named_by_open_batches": (lambda c: named_by_open_batches(c, ["f"]), {ACTIVE}),
 }
 
 

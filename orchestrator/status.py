@@ -1,0 +1,267 @@
+"""Where the queue stands: one look at it, and the one object that `status --json` and `/status.json` show."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.core.model import BatchStatus, PromptStatus
+from orchestrator.core.telling import duration, iso
+from orchestrator.store.overview import ActiveBatch, Trouble, count_prompts, list_active_batches, list_trouble
+from orchestrator.store.providers import ProviderState, list_provider_states
+from orchestrator.store.recent import (
+    FaultGroup,
+    Faults,
+    Step,
+    count_ended,
+    count_faults,
+    count_in_batches,
+    count_sent,
+    group_faults,
+    list_steps,
+)
+from orchestrator.store.reports import count_queued
+from orchestrator.store.retention import read_pruned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from orchestrator.config import Config
+    from orchestrator.store.database import Database
+
+STATUSES = tuple(status.value for status in PromptStatus)
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+STEP_MS, STEPS = 600_000, 72
+"""Throughput: how long one step is, and how many of them reach back: twelve hours."""
+FAULTS_SINCE_MS = 24 * HOUR_MS
+MOST_FAULTS, MOST_STEPS, MOST_TROUBLE = 10, 12, 5
+TRIES_TOLD = 3
+"""Tries in a row that fail before a batch asks for attention: the first ones often heal by themselves."""
+AT_THE_PROVIDER = (BatchStatus.SUBMITTED, BatchStatus.REPLACING, BatchStatus.ENDED)
+WINDOW = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
+UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
+REMEDIES = {
+    "line": "add credit or raise the spending limit at the provider",
+    "call": "check the API key and the account at the provider",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Everything that is shown, as of `at_ms`, from one snapshot. `in_batches` holds the prompts waiting in each."""
+
+    database: str
+    at_ms: int
+    tags: Mapping[str | None, Mapping[str, int]]
+    pruned: Mapping[str, int]
+    queued: Mapping[str, int]
+    in_batches: Mapping[int, int]
+    last_hour: Mapping[str, int]
+    rates: Mapping[str, Mapping[str, int]]
+    throughput: Mapping[str, Sequence[int]]
+    batches: Sequence[ActiveBatch]
+    pauses: Sequence[ProviderState]
+    faults: Faults
+    errors: Sequence[Trouble]
+    steps: Sequence[Step]
+    providers: frozenset[str]
+
+    @property
+    def prompts(self) -> dict[str, int]:
+        return {status: sum(each[status] for each in self.tags.values()) for status in STATUSES}
+
+
+async def status_of(database: Database, config: Config) -> dict[str, Any]:
+    """The one object that `status --json` and `/status.json` show."""
+    return as_object(await look_at(database, config))
+
+
+async def look_at(database: Database, config: Config) -> Look:
+    return await database.read(partial(_look, database=database, config=config, at_ms=int(time.time() * 1000)))
+
+
+async def _look(connection: AsyncConnection, database: Database, config: Config, at_ms: int) -> Look:
+    rates = {
+        name: await _ended(connection, at_ms - span_ms, at_ms)
+        for name, span_ms in (("last_minute", MINUTE_MS), ("last_hour", HOUR_MS))
+    }
+    until = at_ms + 1
+    throughput = {
+        status.value: await count_ended(connection, status, until - STEPS * STEP_MS, STEP_MS, until)
+        for status in (PromptStatus.DONE, PromptStatus.FAILED)
+    }
+    return Look(
+        database=database.named,
+        at_ms=at_ms,
+        tags=await count_prompts(connection),
+        pruned=await read_pruned(connection),
+        queued=await count_queued(connection),
+        in_batches=await count_in_batches(connection),
+        last_hour=await _last_hour(connection, at_ms - HOUR_MS, rates["last_hour"]),
+        rates=rates,
+        throughput=throughput,
+        batches=await list_active_batches(connection),
+        pauses=[state for state in (await list_provider_states(connection)).values() if state.pauses],
+        faults=await group_faults(
+            connection, at_ms - FAULTS_SINCE_MS, MOST_FAULTS, with_content=config.web.show_content
+        ),
+        errors=await list_trouble(connection, MOST_TROUBLE),
+        steps=await list_steps(connection, MOST_STEPS),
+        providers=frozenset(config.providers),
+    )
+
+
+async def _ended(connection: AsyncConnection, since_ms: int, at_ms: int) -> dict[str, int]:
+    span_ms = at_ms + 1 - since_ms
+    return {
+        status.value: sum(await count_ended(connection, status, since_ms, span_ms, at_ms + 1))
+        for status in (PromptStatus.DONE, PromptStatus.FAILED)
+    }
+
+
+async def _last_hour(connection: AsyncConnection, since_ms: int, ended: Mapping[str, int]) -> dict[str, int]:
+    """What went along each arrow: an attempt that failed and did not end its prompt sent it back to the queue."""
+    packed, submitted = await count_sent(connection, since_ms)
+    resent = max(0, await count_faults(connection, since_ms) - ended["failed"])
+    return {"packed": packed, "submitted": submitted, **ended, "resent": resent}
+
+
+# ---------------------------------------------------------------- as one object
+
+
+def as_object(look: Look) -> dict[str, Any]:
+    """Its shape is told by `orchestrator status --help`."""
+    return {
+        "database": look.database,
+        "at": iso(look.at_ms),
+        "attention": list(_attention(look)),
+        "prompts": look.prompts,
+        "flow": _flow(look),
+        "tags": [{"tag": tag, **counts} for tag, counts in look.tags.items()],
+        "pruned": dict(look.pruned),
+        "rates": look.rates,
+        "throughput": {"since": iso(look.at_ms - STEPS * STEP_MS), "step_seconds": STEP_MS // 1000, **look.throughput},
+        "batches": [_batch_object(batch, look) for batch in look.batches],
+        "pauses": [_pause_object(state) for state in look.pauses],
+        "faults_since": iso(look.faults.since_ms),
+        "faults": [_with_time(group, "last_at_ms") for group in look.faults.groups],
+        "errors": [_with_time(trouble, "at_ms") for trouble in look.errors],
+        "events": [_event_object(step) for step in look.steps],
+    }
+
+
+def _flow(look: Look) -> dict[str, Any]:
+    """Where the prompts are now, and how many went along each arrow in the last hour."""
+    at_provider = {batch.id for batch in look.batches if batch.status in AT_THE_PROVIDER}
+    running = sum(count for batch_id, count in look.in_batches.items() if batch_id in at_provider)
+    prompts = look.prompts
+    return {
+        **look.queued,
+        "packed": prompts["batched"] - running,
+        "running": running,
+        **{status: prompts[status] for status in ("done", "failed", "cancelled")},
+        "last_hour": dict(look.last_hour),
+    }
+
+
+def _batch_object(batch: ActiveBatch, look: Look) -> dict[str, Any]:
+    facts = asdict(batch)
+    last_error = facts.pop("last_error")
+    del facts["remote_expires_at_ms"]
+    times = {name.removesuffix("_ms"): iso(facts.pop(name)) for name in ("created_at_ms", "submitted_at_ms")}
+    return {
+        **facts,
+        "model": batch.model or None,
+        **times,
+        "age_seconds": max(0, look.at_ms - batch.created_at_ms) // 1000,
+        "window_seconds": window_seconds(batch.completion_window),
+        "expires_at": iso(expires_at_ms(batch)),
+        "waiting": look.in_batches.get(batch.id, 0),
+        "last_error": last_error,
+    }
+
+
+def window_seconds(window: str) -> int | None:
+    """How long a window such as 24h is; None where its name does not tell."""
+    told = WINDOW.fullmatch(window)
+    return int(told[1]) * UNIT_SECONDS[told[2]] if told else None
+
+
+def expires_at_ms(batch: ActiveBatch) -> int | None:
+    """When the provider's window ends: as it says, else counted from the submission."""
+    length = window_seconds(batch.completion_window)
+    if batch.submitted_at_ms is None or batch.remote_expires_at_ms is not None or length is None:
+        return batch.remote_expires_at_ms
+    return batch.submitted_at_ms + length * 1000
+
+
+def _pause_object(state: ProviderState) -> dict[str, Any]:
+    return {
+        "provider": state.name,
+        "since": iso(state.paused_at_ms),
+        "next_try_at": iso(state.resume_at_ms),
+        "reason": state.pause_reason,
+        "remedy": REMEDIES.get(state.paused_by or "", REMEDIES["call"]),
+    }
+
+
+def _with_time(found: Trouble | FaultGroup, moment: str) -> dict[str, Any]:
+    facts = asdict(found)
+    return {moment.removesuffix("_ms"): iso(facts.pop(moment)), **facts}
+
+
+def _event_object(step: Step) -> dict[str, Any]:
+    told = {
+        "packed": f"{step.lines} prompts for {step.provider}",
+        "submitted": f"{step.lines} prompts, accepted by {step.provider}",
+        "ended": f"{step.remote_status or 'over'} at {step.provider}",
+        "settled": f"{step.done} done, {step.failed} failed, {step.resent} sent again",
+    }
+    return {"at": iso(step.at_ms), "event": step.step, "batch_id": step.batch_id, "text": told[step.step]}
+
+
+# ---------------------------------------------------------------- what needs somebody
+
+
+def _attention(look: Look) -> Iterator[dict[str, str]]:
+    """What a person should know or do, the worst first; nothing when all is well."""
+    for state in look.pauses:
+        pause = _pause_object(state)
+        what = f"{state.name} is paused, nothing is sent there: {state.pause_reason or 'its account is refused'}"
+        yield {"level": "error", "what": what, "todo": f"{pause['remedy']}; it goes on by itself"}
+    for name in sorted({batch.provider for batch in look.batches} - look.providers):
+        yield {
+            "level": "error",
+            "what": f"batches wait for provider {name}, which left the settings",
+            "todo": f"put the table [providers.{name}] back, with its key, and start the daemon again",
+        }
+    yield from _batches_in_trouble(look)
+    failed = sum(look.throughput["failed"])
+    if failed:
+        yield {
+            "level": "warning",
+            "what": f"{failed} prompts failed in the last {STEPS * STEP_MS // HOUR_MS} hours",
+            "todo": "`orchestrator failures` shows why; correct it, then `orchestrator retry`",
+        }
+
+
+def _batches_in_trouble(look: Look) -> Iterator[dict[str, str]]:
+    for batch in look.batches:
+        expires = expires_at_ms(batch)
+        if expires is not None and expires < look.at_ms and batch.status == BatchStatus.SUBMITTED:
+            yield {
+                "level": "warning",
+                "what": f"batch {batch.id} is past its window by {duration((look.at_ms - expires) / 1000)}",
+                "todo": "look at the provider's status page; in the end its rest is sent again",
+            }
+        if batch.tries >= TRIES_TOLD:
+            yield {
+                "level": "warning",
+                "what": f"batch {batch.id}: {batch.tries} tries in a row failed: {batch.last_error or 'no reply'}",
+                "todo": "if it lasts, check the network and the provider's status page",
+            }

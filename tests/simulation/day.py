@@ -1,0 +1,131 @@
+"""One day of a daemon, told by its own log: `python tests/simulation/day.py` lives through it in less than a minute.
+
+The daemon is the real one and so is the sandbox that it calls; time, network and disk are the simulator's. Fifty-odd
+batches are asked for over the day. At night all is well; then come rate limits, rows that cannot be sent, an outage of
+the network, a batch that expires half done, a full disk, an account without credit, and a new version.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MINUTE, HOUR = 60.0, 3600.0
+FOLDED = "daemon.heartbeat"
+
+
+def plan():
+    from plan import Plan  # noqa: PLC0415 - after the environment is set
+
+    return Plan(
+        dialect="doubleword",
+        horizon=24 * HOUR,
+        prompts=0,
+        sandbox={
+            "validate_seconds": 20.0,
+            "latency_seconds": 50 * MINUTE,
+            "line_faults": {"fail-once": 0.01, "content-filter": 0.004},
+        },
+        tables={"defaults": {"model": "m"}, "packing": {"max_lines": 500}},
+    )
+
+
+class Day:
+    """What happens, and when."""
+
+    def __init__(self, world, keeper):
+        self.world = world
+        self.keeper = keeper
+        self.asked = 0
+
+    async def live(self):
+        async with asyncio.TaskGroup() as group:
+            for hour in range(24):
+                for minute in (7, 37):
+                    group.create_task(self._at(hour + minute / 60, self._ask, 40))
+            group.create_task(self._at(1.0, self._ask, 1400))
+            group.create_task(self._at(3.0, self._fault, "status-429:rate=0.9", 12 * MINUTE))
+            group.create_task(self._at(5.2, self._ask_wrongly, 6))
+            group.create_task(self._at(7.5, self._outage, 25 * MINUTE))
+            group.create_task(self._at(9.0, self._fault, "expired:times=1:share=0.5", 30 * MINUTE))
+            group.create_task(self._at(11.3, self._full, 20 * MINUTE))
+            group.create_task(self._at(14.0, self._fault, "no-credit:times=60", 70 * MINUTE))
+            group.create_task(self._at(17.0, self._restart))
+
+    async def _at(self, hour, work, *details):
+        await asyncio.sleep(hour * HOUR - self.world.loop.time())
+        await work(*details)
+
+    async def _ask(self, count):
+        self.world.sql(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO prompts (custom_id, prompt) SELECT 'q-' || (i + ?), 'Why?' FROM n",
+            count, self.asked,
+        )  # fmt: skip
+        self.asked += count
+
+    async def _ask_wrongly(self, count):
+        for number in range(count):
+            self.world.sql("INSERT INTO prompts (custom_id, body) VALUES (?, '{')", f"wrong-{number}")
+
+    async def _fault(self, text, seconds):
+        fault = self.world.provider.faults.add(text)
+        await asyncio.sleep(seconds)
+        self.world.provider.faults.remove(fault)
+
+    async def _outage(self, seconds):
+        self.world.network.up = False
+        await asyncio.sleep(seconds)
+        self.world.network.up = True
+
+    async def _full(self, seconds):
+        self.world.disk.full = True
+        await asyncio.sleep(seconds)
+        self.world.disk.full = False
+
+    async def _restart(self):
+        self.keeper.signal()
+
+
+async def lived():
+    from keeper import Keeper  # noqa: PLC0415
+    from world import created  # noqa: PLC0415
+
+    async with created(1, plan()) as world:
+        keeper = Keeper(world, 1)
+        kept = asyncio.create_task(keeper.keep())
+        await Day(world, keeper).live()
+        await asyncio.sleep(24 * HOUR - world.loop.time())
+        world.over = True
+        keeper.signal()
+        await kept
+        return world.deeds.log
+
+
+def line(at, event):
+    facts = {key: value for key, value in event.items() if key not in ("event", "level", "exc_info")}
+    told = " ".join(f"{key}={str(value).replace(' ', '_') if key == 'key' else value}" for key, value in facts.items())
+    return f"{datetime.fromtimestamp(at, UTC):%H:%M:%S} {event['level']:<7} {event['event']} {told}"
+
+
+def main():
+    from virtual_loop import VirtualLoop  # noqa: PLC0415
+
+    os.environ["SIMULATED_KEY"] = "sk-simulated-secret"
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    for at, event in loop.run_until_complete(lived()):
+        print(line(at, event))
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
+    sys.path.insert(0, str(HERE))
+    logging.disable()
+    gc.disable()
+    main()

@@ -1,0 +1,131 @@
+"""/healthz tells whether every loop ticks, /readyz whether work can be done now."""
+
+import asyncio
+
+import pytest
+
+from orchestrator import vitals
+from orchestrator.context import Tick
+from orchestrator.vitals import Vitals
+from orchestrator.web import health
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(vitals, "TICK_PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(vitals, "REST_PATIENCE_SECONDS", 0.02)
+
+
+@pytest.fixture
+def forgetful(monkeypatch):
+    monkeypatch.setattr(health, "REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.web.site.SHARE", 0.0)
+
+
+async def rested():
+    return Tick()
+
+
+async def stuck_after(made, seconds):
+    """What is stuck when nothing has shown life for so long."""
+    await asyncio.sleep(seconds)
+    return made.stuck()
+
+
+async def test_a_loop_that_rests_is_alive_until_its_patience_ends(impatient):
+    made = Vitals()
+    tick = made.watched("pack", rested, 0)
+    await tick()
+    assert made.stuck() == []
+    assert await stuck_after(made, 0.03) == ["pack"]
+    await tick()
+    assert made.stuck() == []
+
+
+async def test_a_loop_that_has_to_wait_for_its_first_tick_is_not_stuck(impatient):
+    made = Vitals()
+    made.watched("pack", rested, 0)
+    assert await stuck_after(made, 0.03) == []
+
+
+async def test_a_tick_that_never_ends_is_stuck_once_its_calls_had_their_time(impatient):
+    made = Vitals()
+    hanging = asyncio.Event()
+    quick, slow = made.watched("admit", hanging.wait, 0), made.watched("submit", hanging.wait, 60)
+    ticking = [asyncio.create_task(tick()) for tick in (quick, slow)]
+    assert await stuck_after(made, 0.03) == ["admit"]
+    hanging.set()
+    await asyncio.wait(ticking)
+    assert made.stuck() == []
+
+
+async def test_a_tick_that_fails_is_a_sign_of_life(impatient):
+    made = Vitals()
+
+    async def failing():
+        await asyncio.sleep(0.03)
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        await made.watched("poll", failing, 0)()
+    assert made.stuck() == []
+
+
+async def test_one_hung_loop_of_a_stage_is_seen_beside_others_that_tick(impatient):
+    made = Vitals()
+    await made.watched("poll", rested, 0)()
+    other = made.watched("poll", rested, 0)
+    await asyncio.sleep(0.03)
+    await other()
+    assert made.stuck() == ["poll"]
+
+
+async def test_health_names_the_stage_that_is_stuck(page, impatient):
+    assert await page.json("/healthz") == (200, {"alive": True, "stuck": []})
+    await page.vitals.watched("collect", rested, 0)()
+    await asyncio.sleep(0.03)
+    assert await page.json("/healthz") == (503, {"alive": False, "stuck": ["collect"]})
+
+
+async def test_a_queue_that_can_work_is_ready(page):
+    assert await page.json("/readyz") == (200, {"ready": True, "problems": []})
+
+
+async def test_a_paused_provider_is_named_without_what_it_said(forgetful, page):
+    page.rig.sql(
+        "INSERT INTO provider_states (name, pauses, paused_at_ms, resume_at_ms, pause_reason, paused_by)"
+        " VALUES ('doubleword', 1, 1, 2, 'the reason is not for everybody', 'call')"
+    )
+    told = (503, {"ready": False, "problems": ["provider doubleword is paused"]})
+    assert await page.json("/readyz") == told
+    page.rig.sql("UPDATE provider_states SET pauses = 0")
+    assert (await page.json("/readyz"))[0] == 200
+
+
+async def test_a_provider_that_left_the_settings_makes_nobody_wait(forgetful, page):
+    page.rig.sql("INSERT INTO provider_states (name, pauses) VALUES ('of-last-year', 1)")
+    assert (await page.json("/readyz"))[0] == 200
+
+
+async def test_a_database_of_another_revision_is_not_ready(forgetful, page):
+    page.rig.sql("UPDATE alembic_version SET version_num = '0001'")
+    told = (503, {"ready": False, "problems": ["the database is at another revision than this program"]})
+    assert await page.json("/readyz") == told
+
+
+async def test_a_queue_restored_from_a_backup_is_not_ready_until_it_knows_what_was_sent(forgetful, page):
+    page.rig.sql("UPDATE queue_state SET backed_up_at_ms = 1")
+    problem = "the queue was restored and finds out what was sent since its backup"
+    assert await page.json("/readyz") == (503, {"ready": False, "problems": [problem]})
+
+
+async def test_a_database_that_is_gone_is_not_ready_and_the_page_lives_on(forgetful, page):
+    page.rig.path.rename(page.rig.path.with_suffix(".away"))
+    assert await page.json("/readyz") == (503, {"ready": False, "problems": ["the database cannot be read"]})
+    assert (await page.json("/healthz"))[0] == 200
+
+
+async def test_a_daemon_that_stops_is_alive_but_not_ready(page):
+    page.vitals.stopping = True
+    assert await page.json("/readyz") == (503, {"ready": False, "problems": ["the daemon is stopping"]})
+    assert (await page.json("/healthz"))[0] == 200
