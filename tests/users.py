@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 import json
+import re
 import sqlite3
 
 import psycopg
@@ -128,7 +129,10 @@ def asked(address, statement, values):
 
 
 def spelled(statement, values):
-    return statement.replace("%", "%%").replace("?", "%s") if values else statement
+    """A mark within quotes is text."""
+    if not values:
+        return statement
+    return re.sub(r"'[^']*'|\?", lambda found: "%s" if found[0] == "?" else found[0], statement.replace("%", "%%"))
 
 
 def as_sqlite_has_it(value):
