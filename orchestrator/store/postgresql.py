@@ -20,11 +20,15 @@ CONNECTIONS = 10
 """Of one daemon, and one more that listens."""
 SESSION = {
     "timezone": "UTC",
+    "synchronous_commit": "on",
     "statement_timeout": "10min",
     "lock_timeout": "30s",
     "idle_in_transaction_session_timeout": "30s",
 }
-"""Frozen within a transaction, a daemon would keep the others from its rows: the server ends its session."""
+"""What is committed must be there after a crash of the server, or it is paid twice: whatever the server is set to.
+
+Frozen within a transaction, a daemon would keep the others from its rows: the server ends its session.
+"""
 CONNECTING = {"connect_timeout": "10", "keepalives_idle": "30", "tcp_user_timeout": "30000"}
 LISTEN_SECONDS, RECONNECT_SECONDS = 15.0, 5.0
 """How long nothing is heard before a look all the same, and how often a look is taken while nobody can listen."""

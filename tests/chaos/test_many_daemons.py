@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from chaos.scene import LONG, QUICK_CONSTANTS, SANDBOX, WATCHED
 from daemon_process import FAULTS, Daemon, until
+from postgres import Server
 
 from orchestrator.sandbox import Options, serve
 
@@ -29,13 +30,13 @@ pytestmark = pytest.mark.timeout(3600 if LONG else 240)
 class Fleet:
     """Daemons with folders and logs of their own on one queue; each remembers whether it is stopped."""
 
-    def __init__(self, folder, base_url, queue_url):
+    def __init__(self, folder, base_url, queue_url, count=DAEMONS):
         tables = {
             "packing": {"linger_seconds": 0, "max_lines": MAX_LINES},
             "retry": {"base_seconds": 0.05, "max_seconds": 0.2, "max_attempts": 20},
             "providers.doubleword": {"max_active_batches_per_lane": 8},
         }
-        self.daemons = [self._made(folder / f"{number}", base_url, queue_url, tables) for number in range(DAEMONS)]
+        self.daemons = [self._made(folder / f"{number}", base_url, queue_url, tables) for number in range(count)]
         self.queue = self.daemons[0].queue
         self.stopped = set()
 
@@ -118,3 +119,32 @@ async def test_four_daemons_killed_and_frozen_at_random_lose_nothing_and_pay_not
     text = fleet.log_text()
     assert "loop.crashed" not in text, text[text.index("loop.crashed") - 300 :][:3000]
     assert "Traceback" not in text
+
+
+@pytest.fixture
+def own_server():
+    """A server that nobody else works with, to be stopped."""
+    server = Server()
+    yield server
+    server.close()
+
+
+async def test_a_server_that_restarts_under_load_costs_no_prompt(own_server, quick_folder):
+    """What was held when it went is taken up again when its lease is over: here after seconds."""
+    async with contextlib.AsyncExitStack() as stack:
+        url = stack.enter_context(own_server.lent())
+        sandbox = await stack.enter_async_context(serve(Options(**SANDBOX)))
+        daemon = Fleet(quick_folder, sandbox.url, url, 1).daemons[0]
+        stack.push_async_callback(daemon.kill)
+        daemon.queue.ask_many(40)
+        await daemon.started()
+        for answered in (5, 15, 25):
+            await until(lambda wanted=answered: len(sandbox.ledger.successes) >= wanted)
+            own_server.stop()
+            own_server.start()
+        await until(lambda: daemon.queue.count("done") == 40)
+        daemon.signal()
+        assert await daemon.ended() == 0
+        assert set(sandbox.ledger.successes.values()) == {1}
+        assert sandbox.ledger.creates == daemon.queue.submitted()
+        assert not daemon.events("loop.crashed")
