@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
 WATCH_SECONDS = 1.0
-"""How often the database is asked whether anybody changed it."""
+"""How often a SQLite file is asked whether anybody changed it."""
 IDLE_CHECK_SECONDS = 0.5
 POLLERS = 4
 CALLING = ("submit", "poll", "collect", "clear")
@@ -146,14 +146,8 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
-        known: object = None
-        while True:
-            with contextlib.suppress(StoreError):
-                found = await self.context.database.foreign_version()
-                if found != known:
-                    self.bell.ring()
-                known = found
-            await asyncio.sleep(WATCH_SECONDS)
+        async for _ in self.context.database.changes(WATCH_SECONDS):
+            self.bell.ring()
 
     async def _beat(self) -> None:
         since_ms = self.context.now_ms()
@@ -226,7 +220,8 @@ async def prepare(context: Context) -> int:
     before, after = await migrate(context.database)
     if before != after:
         record("daemon.migrated", before=before, after=after)
-    released = await context.database.write(release_all_leases)
+    alone = context.database.is_sqlite  # on PostgreSQL other daemons hold theirs; a dead one's run out
+    released = await context.database.write(release_all_leases) if alone else 0
     await context.database.write(forget_limits)
     for name in await context.database.read(list_busy_providers):
         if name not in context.clients:

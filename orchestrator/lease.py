@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import ColumnElement
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from orchestrator.context import Context
     from orchestrator.core.model import Batch
@@ -90,6 +91,11 @@ async def _keep_renewing(context: Context, batch: Batch) -> None:
         with contextlib.suppress(StoreError):
             await context.database.write(partial(renew_lease, batch=batch, lease_until_ms=context.in_ms(LEASE_SECONDS)))
             context.holding[batch.id] = until
+
+
+async def keep_lease(connection: AsyncConnection, context: Context, batch: Batch) -> None:
+    """Before writing what a batch holds: raises LeaseLost when somebody else does, and lets nobody until it is done."""
+    await renew_lease(connection, batch, context.in_ms(LEASE_SECONDS))
 
 
 def require_lease(context: Context, batch: Batch) -> None:

@@ -5,10 +5,68 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from postgres import Databases, Server
 from rig import Clock, Rig, open_rig
 
 from orchestrator.store.database import Database
 from orchestrator.store.schema import migrate
+
+KINDS = ["sqlite", "postgresql"]
+STAGES_ON_BOTH = {"test_user_edits", "test_leases_of_submit", "test_collect", "test_pack", "test_submit_lost_replies"}
+"""Where writers meet; what a stage makes of a provider's words is no matter of the database."""
+_SERVERS: list[Server] = []
+"""The one server of this run; with xdist its controller keeps it, and the workers know where it is."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["postgres"] = str(_server().folder)
+
+
+def pytest_unconfigure(config):
+    while _SERVERS:
+        _SERVERS.pop().close()
+
+
+def _server():
+    if not _SERVERS:
+        _SERVERS.append(Server())
+    return _SERVERS[0]
+
+
+@pytest.fixture(scope="session")
+def postgres(request):
+    """A PostgreSQL server of this run's own. Fails where none can be started: nothing is skipped."""
+    given = getattr(request.config, "workerinput", {}).get("postgres")
+    if given is None:
+        yield _server()
+        return
+    databases = Databases(given)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def postgres_url(postgres):
+    with postgres.lent() as url:
+        yield url
+
+
+def pytest_generate_tests(metafunc):
+    """Whoever asks for a `kind` of database runs on each, or on the one it is marked as a matter of."""
+    if "kind" in metafunc.fixturenames:
+        alone = [kind for kind in KINDS if metafunc.definition.get_closest_marker(kind)]
+        if metafunc.definition.path.parent.name == "stages" and metafunc.definition.path.stem not in STAGES_ON_BOTH:
+            alone = ["sqlite"]
+        metafunc.parametrize("kind", alone or KINDS)
+
+
+@pytest.fixture
+def queue_url(kind, request):
+    """The address of an empty queue."""
+    wanted = {"sqlite": "queue_file", "postgresql": "postgres_url"}[kind]
+    found = request.getfixturevalue(wanted)
+    return found if kind == "postgresql" else f"sqlite:///{found}"
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +102,19 @@ def queue_file(empty_queue, quick_folder):
 
 
 @pytest.fixture
-async def start(queue_file, monkeypatch):
+def queue_place(queue_file):
+    """Where a rig finds its queue: the path of a file, or an address."""
+    return queue_file
+
+
+@pytest.fixture
+async def start(queue_place, monkeypatch):
     """Open a rig: a queue, a sandbox and the stages between them, on one clock."""
     monkeypatch.setenv("DOUBLEWORD_API_KEY", "sk-of-the-test")
     opened = []
 
     async def started(**settings) -> Rig:
-        manager = open_rig(queue_file, Clock(), **settings)
+        manager = open_rig(queue_place, Clock(), **settings)
         rig = await manager.__aenter__()
         opened.append(manager)
         return rig

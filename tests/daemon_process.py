@@ -5,9 +5,11 @@ import contextlib
 import json
 import os
 import signal
-import sqlite3
 import sys
 import time
+
+from rig import address_of
+from users import asked
 
 DEADLINE_SECONDS = 60.0
 LOOK_SECONDS = 0.01
@@ -56,17 +58,13 @@ FAULTS = (
 
 
 class Queue:
-    """A database file as its users see it, through connections of their own."""
+    """A database as its users see it, through connections of their own: the path of a file, or an address."""
 
     def __init__(self, path):
         self.path = path
 
     def sql(self, statement, *values):
-        with contextlib.closing(sqlite3.connect(self.path, timeout=20)) as connection:
-            connection.row_factory = sqlite3.Row
-            rows = connection.execute(statement, values).fetchall()
-            connection.commit()
-            return rows
+        return asked(self.path, statement, values)
 
     def value(self, statement, *values):
         return self.sql(statement, *values)[0][0]
@@ -109,7 +107,7 @@ class Daemon:
         self.log = folder / "daemon-0.log"
         self.runs = 0
         merged = {name: {**QUICK.get(name, {}), **tables.get(name, {})} for name in {**QUICK, **tables}}
-        merged["database"] = {"url": f"sqlite:///{self.queue.path}"}
+        merged["database"] = {"url": address_of(self.queue.path)}
         merged["providers.doubleword"] = {"base_url": base_url, **tables.get("providers.doubleword", {})}
         self.config.write_text(toml(merged))
 

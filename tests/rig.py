@@ -2,13 +2,13 @@
 
 import contextlib
 import re
-import sqlite3
 import time
 from collections import Counter
 
 import msgspec
 import structlog
 from proxy import proxied
+from users import asked
 
 from orchestrator.api.client import Client
 from orchestrator.config import Config, Defaults
@@ -56,11 +56,7 @@ class Rig:
 
     def sql(self, statement, *values):
         """Rows of one statement, run and committed by another connection, as a user's client would."""
-        with contextlib.closing(sqlite3.connect(self.path, timeout=10)) as connection:
-            connection.row_factory = sqlite3.Row
-            rows = connection.execute(statement, values).fetchall()
-            connection.commit()
-            return rows
+        return asked(self.path, statement, values)
 
     def value(self, statement, *values):
         return self.sql(statement, *values)[0][0]
@@ -185,8 +181,8 @@ class Rig:
             "SELECT min(at) FROM (SELECT next_try_at_ms AS at FROM batch_states"
             " WHERE status NOT IN ('settled', 'discarded')"
             " UNION ALL SELECT due_at_ms FROM prompt_states WHERE waiting = 1 AND status = 'queued'"
-            " UNION ALL SELECT resume_at_ms FROM provider_states) WHERE at > ?",
-            now_ms,
+            " UNION ALL SELECT resume_at_ms FROM provider_states) AS times WHERE at > ?",
+            int(now_ms),
         )
         return (next_ms - now_ms) / 1000 + 0.001 if next_ms else 15.0
 
@@ -213,6 +209,10 @@ class Rig:
         return expected_answer(body, row["endpoint"], self.sandbox.provider.options.answer_bytes)
 
 
+def address_of(path):
+    return str(path) if str(path).startswith("postgresql:") else f"sqlite:///{path}"
+
+
 def settings(url, path, provider=None, other=None, profile="doubleword", **tables):
     """The settings of a rig. `provider` changes the profile, `other` adds a second provider at its own address."""
     changes = {"name": "doubleword", "api_key_env": "DOUBLEWORD_API_KEY", "base_url": url, **(provider or {})}
@@ -223,7 +223,7 @@ def settings(url, path, provider=None, other=None, profile="doubleword", **table
     tables = {"packing": {"linger_seconds": 0}, **tables}
     built = {name: msgspec.convert(values, Config.__annotations__[name]) for name, values in tables.items()}
     return Config(
-        database=msgspec.convert({"url": f"sqlite:///{path}"}, Config.__annotations__["database"]),
+        database=msgspec.convert({"url": address_of(path)}, Config.__annotations__["database"]),
         providers=providers,
         **{"defaults": Defaults(), **built},
     )

@@ -5,6 +5,8 @@ The tables stand here as they were at this revision; `orchestrator/store/tables.
 
 from __future__ import annotations
 
+import importlib
+
 from alembic import op
 from sqlalchemy import (
     BigInteger,
@@ -356,6 +358,9 @@ VIEWS = (
 
 
 def upgrade() -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        importlib.import_module("orchestrator.migrations.postgresql_queue").make(op.get_bind(), LEGAL_MOVES)
+        return
     metadata.create_all(op.get_bind())
     for statement in (*TRIGGERS, *VIEWS):
         op.execute(statement)

@@ -11,6 +11,10 @@ UNIQUE = "CONSTRAINT batch_states_remote_batch_id UNIQUE (remote_batch_id)"
 
 
 def upgrade() -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("ALTER TABLE batch_states DROP CONSTRAINT batch_states_remote_batch_id")
+        op.execute("CREATE INDEX batch_states_remote ON batch_states (remote_batch_id)")
+        return
     table, active, view = (_definition(name) for name in ("batch_states", "batch_states_active", "batches"))
     head, _, tail = table.partition(UNIQUE)
     rebuilt = head.rstrip().rstrip(",").replace("batch_states", "rebuilt_states", 1) + tail

@@ -41,13 +41,24 @@ def database_problem(url: str) -> str | None:
     """The url itself is never quoted: it may hold a password."""
     scheme, _, rest = url.partition("://")
     dialect, plus, _ = scheme.partition("+")
-    if dialect not in ("sqlite", "postgresql", "postgres"):
-        return 'must be "sqlite:///FILE", such as "sqlite:///orchestrator.db"'
-    if dialect != "sqlite":
-        return 'names PostgreSQL, which needs the extra "postgres" and is not in this version; use "sqlite:///FILE"'
+    forms = {"sqlite": '"sqlite:///FILE"', "postgresql": '"postgresql://USER@HOST/DATABASE"'}
+    if dialect not in forms:
+        return f'must be {" or ".join(forms.values())}, such as "sqlite:///orchestrator.db"'
     if plus:
-        return 'must not name a driver; write "sqlite:///FILE"'
-    return _file_problem(rest)
+        return f"must not name a driver; write {forms[dialect]}"
+    return _file_problem(rest) if dialect == "sqlite" else _server_problem(url)
+
+
+def _server_problem(url: str) -> str | None:
+    wrong = 'must be "postgresql://USER:PASSWORD@HOST:PORT/DATABASE", with % codes for special characters'
+    if not url.isascii() or not url.isprintable() or " " in url or "#" in url:
+        return wrong
+    try:
+        parts = urlsplit(url)
+        usable = parts.port != 0 and parts.path.strip("/")
+    except ValueError:
+        return wrong
+    return None if usable else wrong
 
 
 def _file_problem(rest: str) -> str | None:

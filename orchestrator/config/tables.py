@@ -27,8 +27,8 @@ class Database(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     url: Annotated[
         str,
         text(
-            "sqlite:///FILE",
-            "The queue's SQLite file, from the working folder; with a fourth slash, from the root.",
+            "sqlite:///FILE or postgresql://USER@HOST/DATABASE",
+            "The queue's SQLite file, from the working folder (with a fourth slash: from the root), or PostgreSQL.",
         ),
     ] = "sqlite:///orchestrator.db"
 

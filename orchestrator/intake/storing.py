@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import msgspec
 
 from orchestrator.config.fields import shown
 from orchestrator.errors import OrchestratorError
-from orchestrator.store.intake import insert_new
+from orchestrator.store.intake import CustomIdTaken, insert_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 8 << 20
+LOOKS = 5
+"""Times that other programs may take a custom_id of the same chunk between our look and our INSERT."""
 TAKEN = 'custom_id "{}" exists already: use another, or pass --on-conflict skip'
 
 
@@ -78,7 +81,7 @@ async def store(
 async def _store_chunk(database: Database, chunk: list[Entry], plan: Plan, totals: Totals) -> list[tuple[str, str]]:
     rows = [(entry, entry.row) for entry in chunk if entry.row is not None and not entry.stored]
     columns = [{**msgspec.structs.asdict(row), **plan.fixed} for _, row in rows]
-    taken = await database.write(partial(insert_new, rows=columns)) if columns else set()
+    taken = await _inserted(database, columns) if columns else set()
     stored = [row for index, (_, row) in enumerate(rows) if index not in taken]
     mistakes = {id(entry): entry.mistake for entry in chunk if entry.row is None}
     if not plan.skip:
@@ -86,6 +89,13 @@ async def _store_chunk(database: Database, chunk: list[Entry], plan: Plan, total
     passed_over = sum(entry.stored and entry.row is not None for entry in chunk)
     _count(totals, chunk, stored, passed_over + (len(taken) if plan.skip else 0), len(mistakes))
     return [(entry.where, mistakes[id(entry)]) for entry in chunk if id(entry) in mistakes]
+
+
+async def _inserted(database: Database, columns: list[dict[str, Any]]) -> set[int]:
+    for _ in range(LOOKS):
+        with contextlib.suppress(CustomIdTaken):
+            return await database.write(partial(insert_new, rows=columns))
+    return await database.write(partial(insert_new, rows=columns))
 
 
 def _count(totals: Totals, chunk: list[Entry], stored: list[Row], skipped: int, bad_lines: int) -> None:

@@ -38,7 +38,7 @@ async def admit(context: Context) -> Tick:
     woken = await _wake(context)
     admitted, rejected, seen = 0, list[tuple[str, str]](), PAGE_LINES
     for _ in range(LOOKS_PER_TICK):
-        waiting = await context.database.read(list_unadmitted)
+        waiting = await context.database.look(list_unadmitted)
         for start, stop in pages(waiting):
             span = (waiting[start].prompt_id, waiting[stop - 1].prompt_id)
             done, bad = await context.database.write(partial(_admit_page, context=context, span=span))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.context import Context, Tick, earliest
 from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.packing import Limits, Seal, fitting, lingers_until_ms, seal
-from orchestrator.lease import LEASE_SECONDS, held
+from orchestrator.lease import LEASE_SECONDS, held, keep_lease
 from orchestrator.store.batches import (
     ActiveBatches,
     count_active,
@@ -18,6 +18,7 @@ from orchestrator.store.batches import (
     release_lease,
     statuses,
 )
+from orchestrator.store.dialect import take_turn
 from orchestrator.store.lanes import next_release_ms, note_packed
 from orchestrator.store.providers import ProviderState, list_provider_states, next_resume_ms
 from orchestrator.store.queue import (
@@ -74,6 +75,8 @@ async def _next_opening_ms(context: Context, connection: AsyncConnection) -> int
 def _has_place(context: Context, lane: ReadyLane, state: ProviderState | None, active: ActiveBatches) -> bool:
     """False while the provider is paused or on trial after a pause, or when it or the lane has batches enough.
 
+    Nor while another daemon fills a batch of the lane: two would be half full.
+
     A lane that met its quota sends one batch after the other, each once the one before it runs (F7, F8).
     """
     name = lane.lane.provider
@@ -81,6 +84,8 @@ def _has_place(context: Context, lane: ReadyLane, state: ProviderState | None, a
     if state is not None and (state.paused(context.now_ms()) or (state.pauses and active.unsent[name])):
         return False
     if lane.over_quota and active.unproven[lane.id]:
+        return False
+    if active.packers[lane.id] - {context.owner}:
         return False
     return (
         active.by_lane[lane.id] < provider.max_active_batches_per_lane
@@ -93,7 +98,7 @@ async def _seal_if_due(context: Context, lane: ReadyLane, state: ProviderState |
     if lane.max_bytes is not None:
         limits = Limits(min(limits.max_bytes, lane.max_bytes), limits.max_lines)
     why = seal(lane.waiting, limits, context.config.packing.linger_seconds, context.now_ms())
-    if why is None or not await _pack_batch(context, lane, limits, why):
+    if why is None or not await _pack_batch(context, lane, state, limits, why):
         return False
     active.by_lane[lane.id] += 1
     active.by_provider[lane.lane.provider] += 1
@@ -102,21 +107,26 @@ async def _seal_if_due(context: Context, lane: ReadyLane, state: ProviderState |
     return True
 
 
-async def _pack_batch(context: Context, lane: ReadyLane, limits: Limits, why: Seal) -> bool:
+async def _pack_batch(
+    context: Context, lane: ReadyLane, state: ProviderState | None, limits: Limits, why: Seal
+) -> bool:
     """Fill one batch in short transactions and seal it; False when nothing was left to take."""
-    opened = await context.database.write(partial(_open_batch, context=context, lane=lane, limits=limits))
+    opened = await context.database.write(partial(_open_batch, context=context, lane=lane, state=state, limits=limits))
     if opened is None:
         return False
     batch, room = opened
     while room is not None and room.max_lines > 0:
-        room = await context.database.write(partial(_take_more, batch=batch, room=room))
+        room = await context.database.write(partial(_take_still_more, context=context, batch=batch, room=room))
     return await _seal(context, batch, why)
 
 
 async def _open_batch(
-    connection: AsyncConnection, context: Context, lane: ReadyLane, limits: Limits
+    connection: AsyncConnection, context: Context, lane: ReadyLane, state: ProviderState | None, limits: Limits
 ) -> tuple[Batch, Limits | None] | None:
-    """A batch with its first lines, and the room that is left in it; None when another daemon took all there was."""
+    """A batch with its first lines, and the room that is left in it; None when another daemon was quicker."""
+    await take_turn(connection)
+    if not _has_place(context, lane, state, await count_active(connection)):
+        return None
     if not await list_ready(connection, lane.id, 1):
         return None
     lease_until_ms = context.in_ms(LEASE_SECONDS)
@@ -125,6 +135,12 @@ async def _open_batch(
     await note_packed(connection, lane.id, now_ms)
     batch = await get_batch(connection, batch_id)
     return batch, await _take_more(connection, batch, limits, at_least=1)
+
+
+async def _take_still_more(connection: AsyncConnection, context: Context, batch: Batch, room: Limits) -> Limits | None:
+    """Take more while the batch is ours: raises LeaseLost when another daemon found it half packed."""
+    await keep_lease(connection, context, batch)
+    return await _take_more(connection, batch, room)
 
 
 async def _take_more(connection: AsyncConnection, batch: Batch, room: Limits, at_least: int = 0) -> Limits | None:

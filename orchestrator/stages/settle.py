@@ -21,6 +21,7 @@ from orchestrator.lease import held
 from orchestrator.pauses import pause_provider
 from orchestrator.recording import refused, settled
 from orchestrator.store.batches import get_batch, move_batch, statuses, update_batch
+from orchestrator.store.dialect import take_turn
 from orchestrator.store.lanes import Hold, free_lane, get_hold, hold_lane, ran_beside
 from orchestrator.store.queue import list_lines, return_lines
 from orchestrator.store.replies import count_members, get_members, list_members, record
@@ -123,6 +124,7 @@ async def _hold_lane(context: Context, batch: Batch) -> None:
     """Put every line back unharmed; the lane goes on later, or when another of its batches has run (F7, F8)."""
 
     async def work(connection: AsyncConnection) -> Hold:
+        await take_turn(connection)
         hold = await get_hold(connection, batch.lane_id)
         hold = _longer(context, hold, batch, alone=not await ran_beside(connection, batch))
         await hold_lane(connection, batch.lane_id, hold)

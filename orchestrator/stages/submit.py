@@ -15,7 +15,7 @@ from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.remote import RemoteBatch, RemoteState
 from orchestrator.core.retry import backoff
 from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError, Rejected, ReplyLost, Throttled
-from orchestrator.lease import held, require_lease
+from orchestrator.lease import held, keep_lease, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
 from orchestrator.store.batches import ON_OPEN_PROVIDER, get_batch, has_remote, move_batch, statuses, update_batch
@@ -100,6 +100,7 @@ async def _lines_to_send(context: Context, batch: Batch) -> list[Line]:
     """What is still in the batch and still wanted: a line cancelled on its way here is never sent."""
 
     async def drop_unwanted(connection: AsyncConnection) -> None:
+        await keep_lease(connection, context, batch)
         await delete_batched_orphans(connection, batch.id)
         await cancel_lines(connection, batch.id, context.now_ms(), marked_only=True)
 
@@ -215,6 +216,7 @@ async def _adopt(context: Context, client: Client, batch: Batch, found: list[Rem
     for remote in surplus:
         tell("submit.surplus_cancelled", batch=batch.id, key=batch.key, remote_batch_id=remote.id)
         if not remote.state.over:
+            require_lease(context, batch)
             with contextlib.suppress(ProviderError):  # said above; the one we need must not wait for it
                 await client.cancel_batch(remote.id)
     await _accept(context, batch, chosen)
@@ -249,6 +251,7 @@ async def _replace(context: Context, client: Client, batch: Batch) -> bool:
         if remote.state is not RemoteState.VALIDATING:
             await _move(context, batch, BatchStatus.SUBMITTED, tries=0, empty_looks=0)
             return False
+        require_lease(context, batch)
         await client.delete_batch(remote_id)
     except NotFound:
         if batch.empty_looks + 1 < FILE_LOOKS:

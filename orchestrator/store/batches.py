@@ -6,7 +6,7 @@ Every write carries the fence of the claim; a holder that lost its lease raises 
 from __future__ import annotations
 
 import functools
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import and_, bindparam, case, func, insert, literal_column, or_,
 from orchestrator.core.model import Batch, BatchStatus, Lane
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, before
 from orchestrator.errors import LeaseLost
+from orchestrator.store.dialect import MOVED, announce, storable
 from orchestrator.store.tables import ACTIVE, batch_states, chores, lanes, provider_states
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _claim(where: ColumnElement[bool]) -> Any:  # noqa: ANN401 - a statement tha
     )
     return (
         update(batch_states)
-        .where(batch_states.c.id.in_(due))
+        .where(batch_states.c.id == due.scalar_subquery())
         .values(lease_owner=bindparam("owner"), lease_until_ms=bindparam("until_ms"), fence=batch_states.c.fence + 1)
         .returning(batch_states.c.id)
     )
@@ -187,6 +188,7 @@ async def move_batch(
         values["lease_until_ms"] = 0
     if not await _write(connection, batch, {"status": after, **values}, {}, legal):
         raise LeaseLost(f"batch {batch.key}: not ours to move to {after}")
+    await announce(connection, MOVED)
 
 
 async def _write(
@@ -198,7 +200,7 @@ async def _write(
 ) -> bool:
     """Whether the batch was still ours, and in one of the states `legal` where they are given."""
     row = {"batch": batch.id, "holding": batch.fence}
-    row |= {f"new_{name}": value for name, value in values.items()}
+    row |= {f"new_{name}": value for name, value in storable(connection, values).items()}
     row |= {f"more_{name}": count for name, count in added.items()}
     written = _writing(tuple(values), tuple(added), legal)
     return bool((await connection.execute(written, row)).rowcount == 1)
@@ -217,12 +219,14 @@ class ActiveBatches:
     """Batches that are not over, by lane id and by provider.
 
     unsent: those the provider has not accepted yet. unproven, by lane: those it may still reject whole (F7).
+    packers, by lane: who is filling a batch of it.
     """
 
     by_lane: Counter[int]
     by_provider: Counter[str]
     unsent: Counter[str]
     unproven: Counter[int]
+    packers: defaultdict[int, set[str]]
 
 
 _UNSENT = (BatchStatus.PACKING, BatchStatus.SEALED, BatchStatus.UPLOADING, BatchStatus.UPLOADED, BatchStatus.CREATING)
@@ -231,17 +235,21 @@ _UNSENT = (BatchStatus.PACKING, BatchStatus.SEALED, BatchStatus.UPLOADING, Batch
 _VALIDATING = func.coalesce(func.lower(batch_states.c.remote_status), literal_column("'validating'")) == literal_column(
     "'validating'"
 )
+_PACKER = case((statuses(BatchStatus.PACKING), batch_states.c.lease_owner))
+_KINDS = (batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, _VALIDATING, _PACKER)
 _COUNT_ACTIVE = (
-    select(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, _VALIDATING, func.count())
+    select(*_KINDS, func.count())
     .join(lanes, lanes.c.id == batch_states.c.lane_id)
     .where(text(f"batch_states.{ACTIVE}"))
-    .group_by(batch_states.c.lane_id, lanes.c.provider, batch_states.c.status, _VALIDATING)
+    .group_by(*_KINDS)
 )
 
 
 async def count_active(connection: AsyncConnection) -> ActiveBatches:
-    active = ActiveBatches(Counter(), Counter(), Counter(), Counter())
-    for lane_id, provider, status, unproven, count in await connection.execute(_COUNT_ACTIVE):
+    active = ActiveBatches(Counter(), Counter(), Counter(), Counter(), defaultdict(set))
+    for lane_id, provider, status, unproven, owner, count in await connection.execute(_COUNT_ACTIVE):
+        if owner is not None:
+            active.packers[lane_id].add(owner)
         active.by_lane[lane_id] += count
         active.by_provider[provider] += count
         active.unsent[provider] += count if status in _UNSENT else 0

@@ -29,10 +29,13 @@ class Cancelled:
 
 
 async def cancel(connection: AsyncConnection, prompt_ids: Sequence[int], now_ms: int) -> Cancelled:
-    """Cancel queued prompts and those in unsent batches; mark sent ones, which end when their line does not succeed."""
+    """Cancel queued prompts and those in unsent batches; mark sent ones, which end when their line does not succeed.
+
+    The unsent batches are held meanwhile: none of them is sent with a line that is being cancelled.
+    """
     chosen = prompt_states.c.prompt_id.in_(prompt_ids)
-    unsent = prompt_states.c.batch_id.in_(select(batch_states.c.id).where(UNSENT))
-    ready = or_(prompt_states.c.status == PromptStatus.QUEUED, unsent)
+    unsent = list((await connection.execute(select(batch_states.c.id).where(UNSENT).with_for_update())).scalars())
+    ready = or_(prompt_states.c.status == PromptStatus.QUEUED, prompt_states.c.batch_id.in_(unsent))
     ended = update(prompt_states).where(chosen, ready)
     values = {"status": PromptStatus.CANCELLED, "batch_id": None, "finished_at_ms": now_ms}
     at_once = (await connection.execute(ended.values(**values))).rowcount

@@ -1,7 +1,8 @@
 """Connections and transactions. Every transaction runs shielded in its own task and contains no HTTP call.
 
 SQLite: WAL, `synchronous=FULL`, explicit `BEGIN IMMEDIATE` for writes, one writer connection, a few readers
-(measurements 5.4). A cancelled caller never leaves a transaction half done: the task finishes on its own.
+(measurements 5.4). PostgreSQL: see `postgresql.py`; writes of one daemon run beside each other as those of several do.
+A cancelled caller never leaves a transaction half done: the task finishes on its own.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from sqlalchemy.util import await_only
 
 from orchestrator.errors import StoreUnavailable
 from orchestrator.measures import transaction
+from orchestrator.store import postgresql
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from sqlalchemy import URL, Connection, Dialect, Executable
 
@@ -48,15 +50,26 @@ PRAGMAS = (
 )
 
 
+UNAVAILABLE = (
+    exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError, sqlite3.OperationalError
+)  # fmt: skip
+"""PostgreSQL ends a session that was frozen within a transaction, and writes to a standby, by an internal error."""
+
+
 class Database:
-    """One queue, `named` as the user does it (`sqlite:///…`); closing waits for transactions under way."""
+    """One queue, `named` as the user does it (`sqlite:///…`), no password; closing waits for transactions under way."""
 
     def __init__(self, url: str) -> None:
-        self.named = url
         self.url = _parsed(url)
-        self._writer = self._engine(writes=True, connections=1)
-        self._reader = self._engine(writes=False, connections=READERS)
-        self._watcher = self._writer.execution_options(begin="BEGIN")
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.named = url if self.is_sqlite else self.url.render_as_string()
+        if self.is_sqlite:
+            self._writer = self._engine(writes=True, connections=1)
+            self._reader = self._engine(writes=False, connections=READERS)
+            self._watcher = self._writer.execution_options(begin="BEGIN")
+        else:
+            self._writer = postgresql.writer(self.url)
+            self._reader = postgresql.reader(self._writer)
         self._write_lock = asyncio.Lock()
         self._breath_ends_at = 0.0
         self._running: set[asyncio.Task[Any]] = set()
@@ -66,21 +79,41 @@ class Database:
     def path(self) -> str | None:
         """The SQLite file, None for another database or one in memory."""
         named = self.url.database
-        return named if self.url.get_backend_name() == "sqlite" and named not in (None, "", ":memory:") else None
+        return named if self.is_sqlite and named not in (None, "", ":memory:") else None
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run `work` on one snapshot. Raises StoreUnavailable when the database cannot be read now."""
         return await self._shielded(self._transact(self._reader, work))
+
+    async def look(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work`, which reads what others do not hold just now. Raises StoreUnavailable as `read` does."""
+        return await self._shielded(self._transact(self._reader if self.is_sqlite else self._writer, work))
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run `work` in one transaction, committed when it returns and rolled back when it raises.
 
         Raises StoreUnavailable when the database is busy, full or unreachable: nothing of `work` is stored then.
         """
-        return await self._shielded(self._transact_alone(work))
+        return await self._shielded(
+            self._transact_alone(work) if self.is_sqlite else self._transact(self._writer, work)
+        )
+
+    async def changes(self, seconds: float) -> AsyncIterator[None]:
+        """Yield at once, and whenever somebody else may have changed the queue; a SQLite file is asked regularly."""
+        if not self.is_sqlite:
+            async for _ in postgresql.changes(self.url):
+                yield
+        known: object = None
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                found = await self.foreign_version()
+                if found != known:
+                    yield
+                known = found
+            await asyncio.sleep(seconds)
 
     async def foreign_version(self) -> object:
-        """What differs from the last answer when another connection than our writer committed a change in between."""
+        """What differs from the last answer when another connection than our writer changed the SQLite file between."""
         return await self._shielded(self._look_at_version())
 
     async def close(self) -> None:
@@ -117,7 +150,7 @@ class Database:
 
     async def _transact(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         kind = "read" if engine is self._reader else "write"
-        with translated(self.url.database), transaction(kind):
+        with translated(self.url.database if self.is_sqlite else self.named), transaction(kind):
             self._require_file()
             async with engine.begin() as connection:
                 return await work(connection)
@@ -184,8 +217,8 @@ def translated(where: str | None) -> Iterator[None]:
     """The one place where the database driver's exceptions become ours."""
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError, sqlite3.OperationalError) as error:
-        reason = str(getattr(error, "orig", None) or error)
+    except UNAVAILABLE as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StoreUnavailable(f"database {where}: {reason}: {_remedy(reason)}") from error
     except exc.DatabaseError as error:
         if type(error) is not exc.DatabaseError:  # the subclasses are about a statement, not the file
@@ -194,6 +227,8 @@ def translated(where: str | None) -> Iterator[None]:
 
 
 def _remedy(reason: str) -> str:
+    if "authentication" in reason or "role" in reason or "does not exist" in reason:
+        return "check user, password and database in database.url"
     if "full" in reason:
         return "free some disk space; work goes on by itself"
     if "locked" in reason or "busy" in reason:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import Integer, and_, func, literal_column, select
 
-from orchestrator.store.queue import utf8
+from orchestrator.store.dialect import utf8
 from orchestrator.store.tables import prompt_states, prompts, replies
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class FailureGroup:
 
 async def list_failure_groups(connection: AsyncConnection, tag: str | None) -> list[FailureGroup]:
     """Groups of failed prompts, the largest first; of one tag only where `tag` is given. Walks the failed prompts."""
-    message = func.substr(replies.c.error_message, 1, MESSAGE_CHARS)
+    one, chars = (literal_column(str(number), Integer) for number in (1, MESSAGE_CHARS))  # not to differ by position
+    message = func.substr(replies.c.error_message, one, chars)
     reason = (replies.c.fault, replies.c.status_code, replies.c.error_code, message)
     last = and_(replies.c.prompt_id == prompt_states.c.prompt_id, replies.c.seq == prompt_states.c.replies)
     grouped = (

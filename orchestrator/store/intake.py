@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 WRITTEN = tuple(column.name for column in prompts.c if column.name not in {"id", "created_at"})
+UNIQUE_VIOLATION = "23505"
 _INSERT = insert(prompts).values({name: bindparam(name) for name in WRITTEN})
+
+
+class CustomIdTaken(StoreError):
+    """Somebody else inserted it between our look and our INSERT, as only PostgreSQL lets them: look again."""
 
 
 async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> set[int]:
@@ -35,8 +40,11 @@ async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]
             taken.add(row["custom_id"])
     try:
         await execute_many(connection, _INSERT, [row for index, row in enumerate(rows) if index not in refused])
-    except exc.IntegrityError as error:
-        raise StoreError(f"the table prompts refuses a row: {error.orig}: correct it or the table's rules") from error
+    except (exc.IntegrityError, exc.DataError) as error:
+        if getattr(error.orig, "sqlstate", None) == UNIQUE_VIOLATION:
+            raise CustomIdTaken("one of these custom_ids was taken just now: run it again with --resume") from error
+        reason = str(error.orig).partition("\n")[0]
+        raise StoreError(f"the table prompts refuses a row: {reason}: correct it or the table's rules") from error
     return refused
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import bindparam, exists, func, insert, select, update
 
+from orchestrator.store.dialect import take_turn
 from orchestrator.store.tables import batch_states, lanes
 
 if TYPE_CHECKING:
@@ -30,10 +31,13 @@ async def find_or_make_lane(connection: AsyncConnection, lane: Lane) -> int:
         "completion_window": lane.completion_window,
         "model": lane.model,
     }
-    same = [lanes.c[name] == value for name, value in columns.items()]
-    found = (await connection.execute(select(lanes.c.id).where(*same))).scalar_one_or_none()
-    if found is not None:
-        return int(found)
+    found = select(lanes.c.id).where(*(lanes.c[name] == value for name, value in columns.items()))
+    lane_id = (await connection.execute(found)).scalar_one_or_none()
+    if lane_id is None:
+        await take_turn(connection)
+        lane_id = (await connection.execute(found)).scalar_one_or_none()
+    if lane_id is not None:
+        return int(lane_id)
     return int((await connection.execute(insert(lanes).values(**columns).returning(lanes.c.id))).scalar_one())
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import column, func, select, table
 
-from orchestrator.store.queue import utf8
+from orchestrator.store.dialect import utc_text, utf8
 from orchestrator.store.tables import prompts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Select
+    from sqlalchemy import ColumnElement, Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 RESULT_COLUMNS = (
@@ -40,13 +40,19 @@ RESULT_COLUMNS = (
 WINDOW_ROWS = 20_000
 """Prompts looked at in one transaction, however few of them fit."""
 
+TIMES = ("created_at", "finished_at")
 AS_BYTES = frozenset({"tag", "response", "model", "created_at", "metadata"})
 """Columns in which a user may have stored bytes that are no UTF-8, and the one that is passed on as it is."""
 
 results_view = table("results", *(column(name) for name in RESULT_COLUMNS))
-SHOWN = tuple(
-    utf8(results_view.c[name]).label(name) if name in AS_BYTES else results_view.c[name] for name in RESULT_COLUMNS
-)
+
+
+def _shown(name: str) -> ColumnElement[Any]:
+    shown = utc_text(results_view.c[name]) if name in TIMES else results_view.c[name]
+    return utf8(shown).label(name) if name in AS_BYTES else shown
+
+
+SHOWN = tuple(_shown(name) for name in RESULT_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import column, func, select, table, text
 
 from orchestrator.core.model import PromptStatus
-from orchestrator.store.queue import utf8
+from orchestrator.store.dialect import utf8
 from orchestrator.store.tables import ACTIVE, batch_states, lanes, prompt_states, prompts, replies
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 
+from orchestrator.store.dialect import storable, take_turn
 from orchestrator.store.tables import provider_states
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ async def list_provider_states(connection: AsyncConnection) -> dict[str, Provide
 
 
 async def get_provider_state(connection: AsyncConnection, name: str) -> ProviderState:
+    """What is known of it; nobody else changes it until the transaction ends."""
+    await take_turn(connection)
     row = (await connection.execute(_LIST.where(provider_states.c.name == name))).one_or_none()
     return ProviderState(name) if row is None else ProviderState(*row)
 
@@ -64,6 +67,8 @@ async def forget_limits(connection: AsyncConnection) -> None:
 
 
 async def update_provider(connection: AsyncConnection, name: str, **values: Any) -> None:  # noqa: ANN401
+    await take_turn(connection)
+    values = storable(connection, values)
     changed = update(provider_states).where(provider_states.c.name == name).values(**values)
     if (await connection.execute(changed)).rowcount == 0:
         await connection.execute(insert(provider_states).values(name=name, **values))

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import (
     BindParameter,
-    Boolean,
     ColumnElement,
-    LargeBinary,
     and_,
     bindparam,
     delete,
@@ -20,12 +18,11 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from orchestrator.core.model import Lane, Prompt
 from orchestrator.core.packing import Waiting
 from orchestrator.store.database import execute_many
+from orchestrator.store.dialect import locked, readable_time, utf8
 from orchestrator.store.tables import (
     BATCHED,
     READY,
@@ -43,41 +40,6 @@ if TYPE_CHECKING:
 
 PAGE_LINES = 1000
 PAGE_BYTES = 1 << 20
-
-
-class utf8(FunctionElement[bytes]):  # noqa: N801 - reads as the SQL function it is
-    """A user's text column as bytes: SQLite keeps whatever bytes were stored, UTF-8 or not."""
-
-    type = LargeBinary()
-    inherit_cache = True
-
-
-@compiles(utf8, "sqlite")
-def _utf8_sqlite(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
-    return f"CAST({compiler.process(element.clauses, **options)} AS BLOB)"
-
-
-@compiles(utf8, "postgresql")
-def _utf8_postgresql(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
-    return f"convert_to({compiler.process(element.clauses, **options)}, 'UTF8')"
-
-
-class readable_time(FunctionElement[bool]):  # noqa: N801
-    """Whether a user's time is empty or one the database understands; PostgreSQL takes no other."""
-
-    type = Boolean()
-    inherit_cache = True
-
-
-@compiles(readable_time, "sqlite")
-def _readable_time_sqlite(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
-    column = compiler.process(element.clauses, **options)
-    return f"({column} IS NULL OR julianday({column}) IS NOT NULL)"
-
-
-@compiles(readable_time, "postgresql")
-def _readable_time_postgresql(_element: Any, _compiler: Any, **_options: Any) -> str:  # noqa: ANN401
-    return "true"
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -141,8 +103,10 @@ _LIST_UNADMITTED = (
     .where(text(UNADMITTED))
     .order_by(prompt_states.c.prompt_id)
     .limit(PAGE_LINES)
+    .with_for_update(skip_locked=True)
 )
 _IN_RANGE = prompt_states.c.prompt_id.between(bindparam("first_id"), bindparam("last_id"))
+_UNADMITTED_IDS = select(prompt_states.c.prompt_id).where(text(UNADMITTED), _IN_RANGE)
 _READ_UNADMITTED = (
     select(*PROMPT_COLUMNS, prompt_states.c.due_at_ms)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
@@ -160,9 +124,11 @@ async def list_unadmitted(connection: AsyncConnection) -> list[Line]:
 
 
 async def read_unadmitted(connection: AsyncConnection, first_id: int, last_id: int) -> list[tuple[Prompt, int]]:
-    """Rows of that range with the time (ms) they are due."""
-    rows = (await connection.execute(_READ_UNADMITTED, {"first_id": first_id, "last_id": last_id})).all()
-    return [(Prompt(*row[:-1]), row[-1]) for row in rows]
+    """Rows of that range with the time (ms) they are due; theirs is held, so that no edit comes before its verdict."""
+    span = {"first_id": first_id, "last_id": last_id}
+    mine = await locked(connection, _UNADMITTED_IDS, prompt_states, span)
+    rows = (await connection.execute(_READ_UNADMITTED, span)).all()
+    return [(Prompt(*row[:-1]), row[-1]) for row in rows if mine is None or row[0] in mine]
 
 
 async def delete_orphans(connection: AsyncConnection, first_id: int, last_id: int) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, func, insert, select, text, update
 from orchestrator.core.model import PromptStatus
 from orchestrator.measures import is_listened, measure_once_committed
 from orchestrator.store.database import execute_many
+from orchestrator.store.dialect import ENDED, announce, storable
 from orchestrator.store.tables import BATCHED, prompt_states, prompts, replies
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ _MEMBER_COLUMNS = (
 
 _INSERT = insert(replies).values({column.name: bindparam(column.name) for column in replies.c if column.name != "id"})
 _WAIT: dict[str, Any] = {
-    "due_at_ms": func.coalesce(bindparam("due"), prompt_states.c.due_at_ms),
+    "due_at_ms": func.coalesce(bindparam("due", type_=prompt_states.c.due_at_ms.type), prompt_states.c.due_at_ms),
     "waiting": bindparam("later"),
 }
 _UPDATE = (
@@ -92,24 +93,27 @@ _FIND_MEMBERS = (
     select(prompts.c.custom_id, *_MEMBER_COLUMNS)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
     .where(prompts.c.custom_id.in_(bindparam("custom_ids", expanding=True)))
+    .with_for_update(of=prompt_states)
 )
 
 
 async def find_members(connection: AsyncConnection, custom_ids: Sequence[str]) -> dict[str, Member]:
-    """The prompts with these custom ids; ids nobody has are left out."""
-    rows = (await connection.execute(_FIND_MEMBERS, {"custom_ids": custom_ids})).all()
+    """The prompts with these custom ids, held until the transaction ends; ids nobody has are left out."""
+    storable_ids = [custom_id for custom_id in custom_ids if "\0" not in custom_id]
+    rows = (await connection.execute(_FIND_MEMBERS, {"custom_ids": storable_ids})).all()
     return {row[0]: _member(row[1:]) for row in rows}
 
 
 async def list_members(connection: AsyncConnection, batch_id: int, limit: int) -> list[Member]:
-    """The first `limit` prompts still in the batch, by id."""
+    """The first `limit` prompts still in the batch, by id, held until the transaction ends."""
     found = select(*_MEMBER_COLUMNS).where(text(BATCHED), prompt_states.c.batch_id == batch_id)
-    rows = await connection.execute(found.order_by(prompt_states.c.prompt_id).limit(limit))
+    rows = await connection.execute(found.order_by(prompt_states.c.prompt_id).limit(limit).with_for_update())
     return [_member(row) for row in rows]
 
 
 async def get_members(connection: AsyncConnection, prompt_ids: Sequence[int]) -> list[Member]:
-    found = select(*_MEMBER_COLUMNS).where(prompt_states.c.prompt_id.in_(prompt_ids))
+    """These prompts, held until the transaction ends."""
+    found = select(*_MEMBER_COLUMNS).where(prompt_states.c.prompt_id.in_(prompt_ids)).with_for_update()
     return [_member(row) for row in await connection.execute(found)]
 
 
@@ -133,8 +137,10 @@ async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: 
 
 async def record(connection: AsyncConnection, entries: Sequence[Entry], now_ms: int) -> None:
     """Write each outcome and move its prompt, in this transaction. A prompt may come up more than once, in order."""
-    await execute_many(connection, _INSERT, [_reply_row(entry, now_ms) for entry in entries])
+    await execute_many(connection, _INSERT, [storable(connection, _reply_row(entry, now_ms)) for entry in entries])
     await execute_many(connection, _UPDATE, [_state_row(entry, now_ms) for entry in entries])
+    if entries:
+        await announce(connection, ENDED)
     if entries and is_listened():
         measure_once_committed("store.recorded", **_totals(entries))
 
@@ -152,7 +158,7 @@ def _totals(entries: Sequence[Entry]) -> dict[str, Any]:
 
 async def keep_unreadable(connection: AsyncConnection, batch_id: int, outcomes: Sequence[Outcome], now_ms: int) -> None:
     """Store lines whose prompt could not be made out; their bytes are kept as evidence (F26)."""
-    rows = [_reply_columns(outcome, now_ms) | {"batch_id": batch_id} for outcome in outcomes]
+    rows = [storable(connection, _reply_columns(outcome, now_ms)) | {"batch_id": batch_id} for outcome in outcomes]
     await execute_many(connection, _INSERT, rows)
 
 

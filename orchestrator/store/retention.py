@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, delete, exists, func, select, text, update
 from orchestrator.core.states import PROMPT_ENDS
 from orchestrator.store.batches import get_batch
 from orchestrator.store.database import execute_many
+from orchestrator.store.dialect import take_turn
 from orchestrator.store.tables import (
     ACTIVE,
     CLOSED,
@@ -49,6 +50,7 @@ LONGEST_SECONDS = 0.05
 
 async def take_chore(connection: AsyncConnection, name: str, owner: str, now_ms: int, until_ms: int) -> bool:
     """Take or keep the lease of a chore that only one daemon does at a time; False when another holds it."""
+    await take_turn(connection)
     values = {"lease_owner": owner, "lease_until_ms": until_ms}
     free = (chores.c.lease_owner == owner) | (chores.c.lease_until_ms < now_ms)
     taken = update(chores).where(chores.c.name == name, free).values(**values)
@@ -105,6 +107,7 @@ async def _still_expired(connection: AsyncConnection, prompt_ids: Sequence[int],
         .outerjoin(replies, last)
         .where(prompt_states.c.prompt_id.in_(prompt_ids), prompt_states.c.status.in_(PROMPT_ENDS))
         .where(prompt_states.c.finished_at_ms < before_ms)
+        .with_for_update(of=prompt_states)
     )
     return [(row[0], row[1], row[2], row[3]) for row in await connection.execute(found)]
 

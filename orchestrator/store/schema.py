@@ -14,12 +14,14 @@ from typing import IO, TYPE_CHECKING
 from sqlalchemy import inspect
 
 from orchestrator.errors import SchemaMismatch, StoreInUse, StoreUnavailable
+from orchestrator.store.dialect import take_turn
 from orchestrator.store.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from orchestrator.store.database import Database
 
@@ -65,13 +67,14 @@ async def migrate(database: Database) -> tuple[str | None, str]:
     before, foreign = await database.read(lambda connection: connection.run_sync(_found))
     newest = newest_revision()
     if foreign is not None:
+        where, what = (database.path, "file") if database.is_sqlite else (database.named, "database")
         raise SchemaMismatch(
-            f"database {database.path} has a table {foreign} but no revision of ours, so this program did not make it: "
-            "name another file in database.url, or restore a backup"
+            f"database {where} has a table {foreign} but no revision of ours, so this program did not make it: "
+            f"name another {what} in database.url, or restore a backup"
         )
     if before != newest:
         require_known(before)
-        await database.write(lambda connection: connection.run_sync(_upgrade))
+        await database.write(_upgraded)
     return before, newest
 
 
@@ -81,6 +84,11 @@ def require_known(revision: str | None) -> None:
         raise SchemaMismatch(
             f"the database is at revision {revision}, which this version does not know: install a newer orchestrator"
         )
+
+
+async def _upgraded(connection: AsyncConnection) -> None:
+    await take_turn(connection)
+    await connection.run_sync(_upgrade)
 
 
 def _upgrade(connection: Connection) -> None:

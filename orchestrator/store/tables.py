@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy import (
+    TIMESTAMP,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from orchestrator.core.model import BatchStatus, PromptStatus
 from orchestrator.core.states import BATCH_ENDS
@@ -33,6 +35,11 @@ metadata = MetaData(
 )
 
 Key = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite's own integers are as wide."""
+Name = Text().with_variant(Text(collation="C"), "postgresql")
+"""Compared by its bytes, as in SQLite."""
+Instant = Text().with_variant(TIMESTAMP(timezone=True), "postgresql")
+Json = Text().with_variant(JSONB(), "postgresql")
 
 
 def quoted(words: Iterable[str]) -> str:
@@ -61,7 +68,7 @@ prompts = Table(
     Column("id", Key, primary_key=True, autoincrement=True),
     Column(
         "custom_id",
-        Text,
+        Name,
         nullable=False,
         unique=True,
         server_default=text(CUSTOM_ID_DEFAULT),
@@ -71,11 +78,11 @@ prompts = Table(
     Column("endpoint", Text, server_default=text("'/v1/chat/completions'")),
     Column("completion_window", Text),
     Column("provider", Text),
-    Column("priority", Integer, nullable=False, server_default=text("0"), sqlite_on_conflict_not_null="REPLACE"),
-    Column("not_before", Text),
-    Column("tag", Text),
-    Column("created_at", Text, nullable=False, server_default=text(NOW_TEXT), sqlite_on_conflict_not_null="REPLACE"),
-    Column("metadata", Text),
+    Column("priority", Key, nullable=False, server_default=text("0"), sqlite_on_conflict_not_null="REPLACE"),
+    Column("not_before", Instant),
+    Column("tag", Name),
+    Column("created_at", Instant, nullable=False, server_default=text(NOW_TEXT), sqlite_on_conflict_not_null="REPLACE"),
+    Column("metadata", Json),
     # The large columns stand last, so that reading the others does not walk their overflow pages.
     Column("system", Text),
     Column("prompt", Text),
@@ -110,8 +117,8 @@ prompt_states = Table(
     metadata,
     Column("prompt_id", Key, primary_key=True, autoincrement=False),
     Column("status", Text, nullable=False, server_default=text("'queued'")),
-    Column("lane_id", Integer),
-    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("lane_id", Key),
+    Column("priority", Key, nullable=False, server_default=text("0")),
     Column("due_at_ms", BigInteger, nullable=False),
     Column("waiting", Integer, nullable=False, server_default=text("0")),
     Column("line_bytes", Integer, nullable=False),
@@ -120,7 +127,7 @@ prompt_states = Table(
     Column("forgiven", Integer, nullable=False, server_default=text("0")),
     Column("replies", Integer, nullable=False, server_default=text("0")),
     Column("cancelling", Integer, nullable=False, server_default=text("0")),
-    Column("batch_id", Integer),
+    Column("batch_id", Key),
     Column("model", Text),
     Column("finished_at_ms", BigInteger),
     CheckConstraint(f"status IN ({quoted(PromptStatus)})", name="status_is_known"),
@@ -164,7 +171,7 @@ batch_states = Table(
     metadata,
     Column("id", Key, primary_key=True, autoincrement=True),
     Column("key", Text, nullable=False, unique=True),
-    Column("lane_id", Integer, nullable=False),
+    Column("lane_id", Key, nullable=False),
     Column("status", Text, nullable=False),
     Column("lines", Integer, nullable=False, server_default=text("0")),
     Column("nbytes", BigInteger, nullable=False, server_default=text("0")),
@@ -232,17 +239,17 @@ replies = Table(
     "replies",
     metadata,
     Column("id", Key, primary_key=True, autoincrement=True),
-    Column("prompt_id", Integer),
+    Column("prompt_id", Key),
     Column("seq", Integer),
-    Column("batch_id", Integer),
+    Column("batch_id", Key),
     Column("attempt", Integer),
     Column("fault", Text),
-    Column("status_code", Integer),
+    Column("status_code", Key),
     Column("error_code", Text),
     Column("error_message", Text),
     Column("finish_reason", Text),
-    Column("prompt_tokens", Integer),
-    Column("completion_tokens", Integer),
+    Column("prompt_tokens", Key),
+    Column("completion_tokens", Key),
     Column("model", Text),
     Column("received_at_ms", BigInteger, nullable=False),
     Column("answer", Text),
@@ -269,7 +276,7 @@ provider_states = Table(
     Column("pause_reason", Text),
     Column("paused_by", Text),
     Column("max_file_bytes", BigInteger),
-    Column("max_lines", Integer),
+    Column("max_lines", Key),
     CheckConstraint("paused_by IN ('call', 'line')", name="paused_by_is_known"),
 )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import column, func, select, table
 
+from orchestrator.store.dialect import utc_text
 from orchestrator.store.tables import prompt_states, replies
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ BATCH_COLUMNS = (
 """Columns of the view `batches` (product, section 2)."""
 
 _view = table("batches", *(column(name) for name in BATCH_COLUMNS))
+_SHOWN = [utc_text(shown).label(name) if name.endswith("_at") else shown for name, shown in _view.c.items()]
 
 
 async def list_batches(connection: AsyncConnection, before_id: int | None, limit: int) -> list[dict[str, Any]]:
     """Batches newest first, from below `before_id`."""
-    found = select(_view).order_by(_view.c.id.desc()).limit(limit)
+    found = select(*_SHOWN).order_by(_view.c.id.desc()).limit(limit)
     if before_id is not None:
         found = found.where(_view.c.id < before_id)
     return [dict(row) for row in (await connection.execute(found)).mappings()]
@@ -38,7 +40,7 @@ async def find_batch(connection: AsyncConnection, named: str) -> dict[str, Any] 
     if named.isascii() and named.isdigit():
         matches.append(_view.c.id == int(named[:18]))
     for match in matches:
-        row = (await connection.execute(select(_view).where(match))).mappings().one_or_none()
+        row = (await connection.execute(select(*_SHOWN).where(match))).mappings().one_or_none()
         if row is not None:
             return dict(row)
     return None

@@ -177,7 +177,7 @@ async def test_a_submitted_batch_without_a_remote_one_cannot_be_stored(user, dae
 
 async def test_no_two_batches_share_a_key(daemon):
     await sealed(daemon, "orc-1")
-    with pytest.raises(IntegrityError, match=r"UNIQUE.*key"):
+    with pytest.raises(IntegrityError, match=r"(?i)unique.*key"):
         await sealed(daemon, "orc-1")
 
 

@@ -21,6 +21,8 @@ from orchestrator.store.schema import (
 )
 from orchestrator.store.tables import metadata
 
+pytestmark = pytest.mark.sqlite
+
 
 @contextlib.asynccontextmanager
 async def opened(path):

@@ -74,6 +74,8 @@ from orchestrator.store.retention import (
     prune_prompts,
 )
 
+pytestmark = pytest.mark.sqlite
+
 NOW_MS = 1_800_000_000_000
 LARGE = ("prompts", "prompt_states", "replies", "batch_states")
 STEP = re.compile(

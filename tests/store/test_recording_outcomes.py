@@ -73,6 +73,7 @@ async def test_a_member_whose_status_changed_since_is_not_moved(user, daemon):
     assert user.state(prompt_id)["status"] == "cancelled"
 
 
+@pytest.mark.sqlite
 async def test_a_member_whose_row_was_replaced_since_is_not_moved(user, daemon):
     prompt_id = user.insert()
     await recorded(daemon, entry(await member_of(daemon, prompt_id), OOPS, PromptStatus.FAILED))
@@ -175,6 +176,7 @@ async def test_lines_that_are_nobodys_are_kept_with_their_bytes(user, daemon):
 # ---------------------------------------------------------------- INSERT OR REPLACE, which fires no delete trigger
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("status", ["queued", "done", "failed", "cancelled"])
 async def test_a_row_replaced_under_its_number_can_end_like_any_other(user, daemon, status):
     prompt_id = user.insert()
@@ -192,6 +194,7 @@ async def test_a_row_replaced_under_its_number_can_end_like_any_other(user, daem
     ]
 
 
+@pytest.mark.sqlite
 async def test_a_row_replaced_by_its_custom_id_leaves_nothing_that_waits_for_ever(user, daemon):
     user.insert(custom_id="a")
     user.run("INSERT OR REPLACE INTO prompts (custom_id, prompt) VALUES ('a', 'new')")
@@ -201,6 +204,7 @@ async def test_a_row_replaced_by_its_custom_id_leaves_nothing_that_waits_for_eve
     assert user.values("SELECT prompt_id FROM prompt_states") == [2]
 
 
+@pytest.mark.sqlite
 async def test_a_row_replaced_while_it_is_batched_leaves_its_batch(user, daemon, batched):
     user.run("INSERT OR REPLACE INTO prompts (custom_id, prompt) VALUES ('a', 'new')")
     assert await daemon.write(lambda c: delete_orphans(c, 0, 99)) == 0

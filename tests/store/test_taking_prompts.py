@@ -58,12 +58,14 @@ async def test_a_page_of_new_rows_is_no_longer_than_a_page(user, daemon):
     assert len(await daemon.read(list_unadmitted)) == PAGE_LINES
 
 
+@pytest.mark.sqlite
 async def test_text_is_read_as_the_bytes_that_were_stored(user, daemon):
     user.run("INSERT INTO prompts (prompt, body, custom_id) VALUES (CAST(x'ff00' AS TEXT), 'é', 'a')")
     ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, 1, 1))
     assert (row.custom_id, row.prompt, row.body, row.system, row.model) == ("a", b"\xff\x00", "é".encode(), None, None)
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("not_before", "readable"),
     [(None, True), ("2027-01-15 08:00:00", True), ("2027-01-15T08:00:00Z", True), ("soon", False), ("", False)],
@@ -165,8 +167,8 @@ async def test_none_of_ten_thousand_lanes_starves(user, daemon):
     """Lanes that were served go behind all others, although they fill up again at once."""
     count, per_pass = 10_000, 200
     user.run("BEGIN")
-    user.connection.executemany("INSERT INTO prompts (prompt) VALUES (?)", [("x",)] * count)
-    user.connection.executemany(
+    user.run_many("INSERT INTO prompts (prompt) VALUES (?)", [("x",)] * count)
+    user.run_many(
         "INSERT INTO lanes (provider, endpoint, completion_window, model) VALUES ('p', '/v1/x', '24h', ?)",
         [(f"m-{number}",) for number in range(count)],
     )

@@ -20,6 +20,8 @@ from orchestrator.store.lanes import find_or_make_lane
 from orchestrator.store.queue import Admitted, admit_prompts, list_ready, list_unadmitted, return_lines, take_into_batch
 from orchestrator.store.schema import migrate
 
+pytestmark = pytest.mark.sqlite
+
 NOW_MS = 1_800_000_000_000
 ROWS = 2000
 
@@ -270,7 +272,7 @@ print(json.dumps(seconds))
 
 async def test_another_process_inserts_within_a_second_while_the_daemon_works_at_full_speed(user, daemon, queue_file):
     user.run("BEGIN")
-    user.connection.executemany("INSERT INTO prompts (prompt, tag) VALUES (?, 'ours')", [("x" * 500,)] * 6000)
+    user.run_many("INSERT INTO prompts (prompt, tag) VALUES (?, 'ours')", [("x" * 500,)] * 6000)
     user.run("COMMIT")
     lane_id = await daemon.write(lambda c: find_or_make_lane(c, Lane("p", "/v1/x", "24h")))
 

@@ -51,7 +51,7 @@ async def batched(user, daemon, *, key="orc-1", **columns):
     [("results", RESULTS), ("batches", BATCHES), ("attempts", ATTEMPTS), ("progress", PROGRESS)],
 )
 def test_a_view_has_the_promised_columns_in_order(user, view, columns):
-    assert [row["name"] for row in user.rows(f"PRAGMA table_info({view})")] == columns.split(", ")
+    assert user.columns(view) == columns.split(", ")
 
 
 def test_a_new_prompt_is_a_result_without_an_answer(user):
@@ -97,7 +97,8 @@ async def test_a_prompt_between_retries_shows_what_went_wrong_so_far(user, daemo
 
 def test_a_cancelled_prompt_shows_when(user):
     user.put(user.insert(), "cancelled")
-    assert user.value("SELECT status || (finished_at IS NOT NULL) FROM results") == "cancelled1"
+    (row,) = user.rows("SELECT status, finished_at FROM results")
+    assert (row["status"], row["finished_at"] is None) == ("cancelled", False)
 
 
 async def test_every_prompt_is_one_result_whatever_its_history(user, daemon):
@@ -143,7 +144,7 @@ async def test_progress_counts_prompts_and_tokens_by_tag_and_status(user, daemon
         await recorded(daemon, prompt_id, DONE, PromptStatus.DONE)
     user.insert(tag="a")
     user.insert()
-    rows = user.rows("SELECT * FROM progress ORDER BY tag, status")
+    rows = user.rows("SELECT * FROM progress ORDER BY tag NULLS FIRST, status")
     assert [tuple(row.values()) for row in rows] == [
         (None, "queued", 1, None, None),
         ("a", "done", 2, 10, 14),
