@@ -43,7 +43,7 @@ def writer(url: URL) -> AsyncEngine:
         )  # fmt: skip
     except ModuleNotFoundError as error:
         raise ConfigError(
-            'database.url names PostgreSQL, whose driver is not installed: pip install "orchestrator[postgresql]"'
+            "database.url names PostgreSQL, whose driver is missing: install this package with its extra postgresql"
         ) from error
 
 

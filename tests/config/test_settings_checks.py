@@ -34,9 +34,11 @@ def test_a_plain_sqlite_url_names_its_file(url, path):
         ("sqlite:///x.db#y", "must be a plain path"),
         ("sqlite:///x\n.db", "must be a plain path"),
         ("sqlite+aiosqlite:///x.db", 'must not name a driver; write "sqlite:///FILE"'),
-        ("postgresql://me:secret@host/db", "PostgreSQL, which needs the extra"),
-        ("postgresql+asyncpg://me:secret@host/db", "PostgreSQL, which needs the extra"),
-        ("postgres://me:secret@host/db", "PostgreSQL, which needs the extra"),
+        ("postgresql+asyncpg://me:secret@host/db", "must not name a driver; write"),
+        ("postgres://me:secret@host/db", 'or "postgresql://USER@HOST/DATABASE"'),
+        ("postgresql://me:secret@host", 'must be "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"'),
+        ("postgresql://me:secret@host:x/db", 'must be "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"'),
+        ("postgresql://me:sec#ret@host/db", 'must be "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"'),
     ],
 )
 def test_any_other_database_is_refused_and_its_url_not_shown(url, rest, refusal):
@@ -44,6 +46,18 @@ def test_any_other_database_is_refused_and_its_url_not_shown(url, rest, refusal)
     assert line.startswith("command line: database.url ")
     assert rest in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:secret@host/db",
+        "postgresql://host:5433/db?sslmode=verify-full",
+        "postgresql:///db?host=/run/postgresql&options=-csearch_path%3Dmine",
+    ],
+)
+def test_an_address_of_postgresql_is_taken_as_psql_takes_it(url):
+    assert load(None, {}, {"database.url": url}).config.database.url == url
 
 
 @pytest.mark.parametrize(
