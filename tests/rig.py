@@ -4,6 +4,7 @@ import contextlib
 import re
 import time
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -45,7 +46,7 @@ def chat_body(text, model=MODEL, system=None):
 
 class Rig:
     def __init__(self, path, clock, sandbox, proxy, context, events):
-        self.path = path
+        self.path = path if is_address(path) else Path(path)
         self.clock = clock
         self.sandbox = sandbox
         self.proxy = proxy
@@ -209,8 +210,12 @@ class Rig:
         return expected_answer(body, row["endpoint"], self.sandbox.provider.options.answer_bytes)
 
 
+def is_address(path):
+    return str(path).startswith("postgresql:")
+
+
 def address_of(path):
-    return str(path) if str(path).startswith("postgresql:") else f"sqlite:///{path}"
+    return str(path) if is_address(path) else f"sqlite:///{path}"
 
 
 def settings(url, path, provider=None, other=None, profile="doubleword", **tables):
