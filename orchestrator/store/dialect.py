@@ -101,14 +101,16 @@ async def take_turn(connection: AsyncConnection) -> None:
         await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({TURN})")
 
 
-async def locked(connection: AsyncConnection, ids: Select[tuple[int]], of: Table) -> set[int] | None:
+async def locked(
+    connection: AsyncConnection, ids: Select[tuple[int]], of: Table, values: dict[str, Any]
+) -> set[int] | None:
     """Keep others from these rows until the transaction ends; those that nobody held yet, None for all of them.
 
     What a row beside them says must be read by a later statement: it may have been changed until now.
     """
     if connection.dialect.name != POSTGRESQL:
         return None
-    return {*(await connection.execute(ids.with_for_update(of=of, skip_locked=True))).scalars()}
+    return {*(await connection.execute(ids.with_for_update(of=of, skip_locked=True), values)).scalars()}
 
 
 def storable(connection: AsyncConnection, values: dict[str, Any]) -> dict[str, Any]:
