@@ -194,7 +194,7 @@ async def move_batch(
 async def _write(
     connection: AsyncConnection,
     batch: Batch,
-    values: Mapping[str, Any],
+    values: dict[str, Any],
     added: Mapping[str, int],
     legal: tuple[str, ...] | None = None,
 ) -> bool:
