@@ -78,7 +78,10 @@ class Held:
 
 async def held(database, work):
     one = Held(database, work)
-    await one.began.wait()
+    beginning = asyncio.ensure_future(one.began.wait())
+    await asyncio.wait([beginning, one.done], return_when=asyncio.FIRST_COMPLETED)
+    if one.done.done():
+        await one.done
     return one
 
 
