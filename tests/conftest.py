@@ -12,7 +12,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.schema import migrate
 
 KINDS = ["sqlite", "postgresql"]
-STAGES_ON_BOTH = {"test_user_edits", "test_leases_of_submit", "test_collect", "test_pack", "test_submit_lost_replies"}
+STAGES_ON_BOTH = {"test_user_edits", "test_leases_of_submit"}
 """Where writers meet; what a stage makes of a provider's words is no matter of the database."""
 _SERVERS: list[Server] = []
 """The one server of this run; with xdist its controller keeps it, and the workers know where it is."""
@@ -54,7 +54,8 @@ def postgres_url(postgres):
 
 def pytest_generate_tests(metafunc):
     """Whoever asks for a `kind` of database runs on each, or on the one it is marked as a matter of."""
-    if "kind" in metafunc.fixturenames:
+    own = any("kind" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "kind" in metafunc.fixturenames and not own:
         alone = [kind for kind in KINDS if metafunc.definition.get_closest_marker(kind)]
         if metafunc.definition.path.parent.name == "stages" and metafunc.definition.path.stem not in STAGES_ON_BOTH:
             alone = ["sqlite"]

@@ -51,7 +51,7 @@ def database_problem(url: str) -> str | None:
 
 def _server_problem(url: str) -> str | None:
     wrong = 'must be "postgresql://USER:PASSWORD@HOST:PORT/DATABASE", with % codes for special characters'
-    if not url.isascii() or not url.isprintable() or " " in url or "#" in url:
+    if not url.startswith("postgresql://") or not url.isascii() or not url.isprintable() or " " in url or "#" in url:
         return wrong
     try:
         parts = urlsplit(url)

@@ -37,6 +37,7 @@ LISTEN_SECONDS, RECONNECT_SECONDS = 15.0, 5.0
 def writer(url: URL) -> AsyncEngine:
     """Transactions see what others committed meanwhile: what they decide by, they lock."""
     try:
+        _require_options(url)
         return create_async_engine(
             dressed(url).set(drivername="postgresql+psycopg"), pool_size=CONNECTIONS, max_overflow=0,
             paramstyle="format", hide_parameters=True,
@@ -45,6 +46,17 @@ def writer(url: URL) -> AsyncEngine:
         raise ConfigError(
             "database.url names PostgreSQL, whose driver is missing: install this package with its extra postgresql"
         ) from error
+
+
+def _require_options(url: URL) -> None:
+    """Raises ConfigError for what psql would not take either."""
+    from psycopg import ProgrammingError, conninfo  # noqa: PLC0415 - as below
+
+    try:
+        given: dict[str, Any] = dict(dressed(url).query)
+        conninfo.timeout_from_conninfo(conninfo.conninfo_to_dict(conninfo.make_conninfo(**given)))
+    except ProgrammingError as error:
+        raise ConfigError(f"database.url: {error}: see the options that psql takes in an address") from error
 
 
 def reader(of: AsyncEngine) -> AsyncEngine:

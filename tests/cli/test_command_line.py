@@ -51,16 +51,21 @@ def keys_of(found):
     return set(found) | keys_of([*found.values()]) if isinstance(found, dict) else set()
 
 
+STATUS = {
+    "at", "attention", "batches", "database", "errors", "events", "faults", "faults_since", "flow", "pauses", "prompts",
+    "pruned", "rates", "tags", "throughput",
+}  # fmt: skip
 REPORTS = {
     "enqueue": ({"enqueued", "skipped", "bad_lines", "files"}, "enqueue --prompt x"),
     "validate": ({"files", "lines", "prompts", "bad_lines", "bytes", "batches", "models", "lanes"}, "validate a.jsonl"),
-    "status": ({"database", "at", "prompts", "tags", "rates", "batches", "pauses", "errors"}, "status"),
+    "status": (STATUS, "status"),
     "failures": ({"failures"}, "failures"),
     "batches": ({"batches"}, "batches"),
     "batches ID": ({"batch", "outcomes"}, "batches 1"),
     "retry": ({"queued", "not_queued"}, "retry --all"),
     "cancel": ({"cancelled", "being_cancelled", "batches", "not_recalled"}, "cancel --tag a"),
     "check": ({"ok", "checks"}, "check"),
+    "backup": ({"path", "bytes", "prompts", "seconds"}, "backup copy.db"),
     "config": ({"key", "value", "origin"}, "config"),
     "migrate": ({"before", "after"}, "migrate"),
     "migrate --check": ({"current", "newest"}, "migrate --check"),

@@ -58,7 +58,7 @@ async def test_a_restored_queue_sends_nothing_before_it_knows_what_was_sent_and_
     restore(run, backup)
     run.sandbox.faults.add("status-503:route=list-batches:retry_after=none:body_retry_after=none")
     await run.daemon.start()
-    await run.daemon.told("loop.failed", stage="reclaim")
+    await run.daemon.told("loop.failed", stages=["reclaim"])
     run.sandbox.faults.clear()
     gate = run.proxy.hold("GET", "/content$", "before")
     async with asyncio.timeout(60):

@@ -126,10 +126,8 @@ MUTATIONS = (
     Mutation(
         "writes carry the fence of the lease",
         "store/batches.py",
-        "    mine = and_(batch_states.c.id == batch.id, batch_states.c.fence == batch.fence)\n"
-        "    if (await connection.execute(update(batch_states).where(mine).values(**values))).rowcount != 1:",
-        "    mine = batch_states.c.id == batch.id\n"
-        "    if (await connection.execute(update(batch_states).where(mine).values(**values))).rowcount != 1:",
+        'batch_states.c.fence == bindparam("holding"))',
+        'batch_states.c.fence >= bindparam("holding"))',
         theme="several",
         test="tests/stages/test_leases_of_submit.py",
     ),
