@@ -1,14 +1,14 @@
-"""kill -9 at twenty random moments, under load and with the provider's faults on."""
+"""kill -9 at ten random moments, under load and with the provider's faults on."""
 
 from random import Random
 
 from daemon_process import FAULTS, until
 
-KILLS = 20
+KILLS = 10
 PROMPTS = 300
 
 
-async def test_twenty_kills_under_load_with_faults_on_lose_nothing_and_pay_nothing_twice(rehearse):
+async def test_ten_kills_under_load_with_faults_on_lose_nothing_and_pay_nothing_twice(rehearse):
     run = await rehearse(
         options={"faults": FAULTS, "line_faults": {"rate-limited": 0.03, "fail": 0.03}},
         through_proxy=False,
