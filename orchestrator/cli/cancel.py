@@ -71,7 +71,8 @@ async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> 
         batches |= done.batches
     emptied = await database.write(partial(request_cancels, batch_ids=sorted(batches)))
     recalled = await database.read(partial(count_in, batch_ids=emptied))
-    return Report(at_once, recalled, emptied, max(0, sent - recalled))
+    shared = batches - {*emptied}  # where there is none, what is fewer now was answered meanwhile
+    return Report(at_once, recalled, emptied, max(0, sent - recalled) if shared else 0)
 
 
 def _tell(report: Report, *, as_json: bool) -> None:
