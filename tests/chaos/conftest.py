@@ -8,12 +8,9 @@ ROWS = pytest.StashKey()
 collect_ignore = (
     []
     if LONG
-    else [
-        f"test_{name}.py"
-        for name in ("hostile_ids", "hostile_replies", "kills", "overlong_line", "storage", "unreachable")
-    ]
+    else [f"test_{name}.py" for name in ("hostile_ids", "hostile_replies", "overlong_line", "storage", "unreachable")]
 )
-"""Only `make chaos` has the time for these; frozen and many daemons are tried at each run of the tests."""
+"""Only `make chaos` has the time for these; some kills, frozen and many daemons are tried at each run of the tests."""
 
 
 def pytest_configure(config):
