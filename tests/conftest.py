@@ -12,7 +12,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.schema import migrate
 
 KINDS = ["sqlite", "postgresql"]
-STAGES_ON_BOTH = {"test_user_edits", "test_leases_of_submit"}
+STAGES_ON_BOTH = {"test_user_edits", "test_leases_of_submit", "test_collect", "test_pack", "test_submit_lost_replies"}
 """Where writers meet; what a stage makes of a provider's words is no matter of the database."""
 _SERVERS: list[Server] = []
 """The one server of this run; with xdist its controller keeps it, and the workers know where it is."""

@@ -22,7 +22,7 @@ from orchestrator.errors import NotFound, ProviderError, ReplyLost, Throttled
 from orchestrator.lease import held
 from orchestrator.pauses import pause_provider
 from orchestrator.recording import late_success, settled
-from orchestrator.store.batches import statuses, update_batch
+from orchestrator.store.batches import count_answered_elsewhere, statuses, update_batch
 from orchestrator.store.providers import clear_pause
 from orchestrator.store.replies import (
     Entry,
@@ -294,6 +294,7 @@ async def _late(
     }
     known = await once_in_batch(connection, batch.id, list(hopeful)) if hopeful else set()
     entries = [late_success(context, hopeful[i].member, hopeful[i].outcome, batch.id) for i in known]
+    await count_answered_elsewhere(connection, [e.member.batch_id for e in entries if e.member.batch_id is not None])
     tally.strays += len(hopeful) - len(known)
     tally.late += len(entries)
     tally.duplicates += sum(left.is_new for left in others if left.member.prompt_id not in hopeful)

@@ -79,7 +79,8 @@ async def _upload(context: Context, client: Client, batch: Batch) -> bool:
         await _move(context, batch, BatchStatus.DISCARDED)
         return False
     nbytes = sum(line.nbytes for line in lines)
-    await _move(context, batch, BatchStatus.UPLOADING, lines=len(lines), nbytes=nbytes, empty_looks=0)
+    count = len(lines) + batch.lines_received  # a line may be answered already, through an earlier batch
+    await _move(context, batch, BatchStatus.UPLOADING, lines=count, nbytes=nbytes, empty_looks=0)
     upload, started = Upload(context, batch, lines), context.clock()
     try:
         file = await client.upload(batch.file_name, nbytes, upload.chunks())

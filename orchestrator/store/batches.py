@@ -19,7 +19,7 @@ from orchestrator.store.dialect import MOVED, announce, storable
 from orchestrator.store.tables import ACTIVE, batch_states, chores, lanes, provider_states
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import BindParameter, ColumnElement, Row, Select, Update
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -212,6 +212,16 @@ def _writing(names: tuple[str, ...], added: tuple[str, ...], legal: tuple[str, .
     values |= {name: batch_states.c[name] + bindparam(f"more_{name}") for name in added}
     mine = update(batch_states).where(_MINE).values(values)
     return mine if legal is None else mine.where(batch_states.c.status.in_(legal))
+
+
+async def count_answered_elsewhere(connection: AsyncConnection, batch_ids: Sequence[int]) -> None:
+    """Count a line as done for each of these batches, whoever holds it: an earlier batch answered its prompt (F19).
+
+    Where the line comes later all the same, it is a duplicate.
+    """
+    for batch_id, lines in Counter(batch_ids).items():
+        one_more = update(batch_states).values(lines_done=batch_states.c.lines_done + lines)
+        await connection.execute(one_more.where(batch_states.c.id == batch_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """F16 to F19, F24 to F30, F33: every complete line counts once, whatever happens to a download on its way."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 
 import aiohttp
 import msgspec
 import pytest
-from rig import collect, poll, settle
+from rig import admit, collect, is_address, pack, poll, settle, submit
 
 from orchestrator.errors import StoreError
 
@@ -177,8 +178,9 @@ async def test_reading_any_part_of_a_file_twice_changes_nothing(start, cursor):
     await rig.collected()
     before = await states(rig)
     rig.sql(
-        "UPDATE batch_states SET collect_due = 1, next_try_at_ms = 0, output_cursor = max(output_cursor, 7),"
-        " error_cursor = max(error_cursor, 4)"
+        "UPDATE batch_states SET collect_due = true, next_try_at_ms = 0, output_cursor = CASE WHEN"
+        " output_cursor < 7 THEN 7 ELSE output_cursor END, error_cursor = CASE WHEN error_cursor < 4 THEN 4 ELSE"
+        " error_cursor END"
     )
     rig.sql(f"UPDATE batch_states SET reread = {cursor == 0}")
     rig.context = rig_with_overlap(rig, cursor)
@@ -194,17 +196,33 @@ def rig_with_overlap(rig, cursor):
     return dataclasses.replace(rig.context, config=config)
 
 
+@contextlib.contextmanager
+def refusing(rig, event):
+    """The database refuses such writes."""
+    on_server = is_address(rig.path)
+    if on_server:
+        rig.sql(
+            "CREATE OR REPLACE FUNCTION says_no() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'the disk says no'; END $$"
+        )
+    action = (
+        "FOR EACH ROW EXECUTE FUNCTION says_no()" if on_server else "BEGIN SELECT RAISE(ABORT, 'the disk says no'); END"
+    )
+    rig.sql(f"CREATE TRIGGER out_of_order BEFORE {event} {action}")
+    yield
+    rig.sql(f"DROP TRIGGER out_of_order {'ON ' + event.split()[-1] if on_server else ''}")
+
+
 async def test_rows_states_and_cursor_are_written_together_or_not_at_all(rig):
     ask_every_kind(rig)
     await rig.ended()
     before = await states(rig)
     for event in ("UPDATE OF output_cursor ON batch_states", "UPDATE OF status ON prompt_states", "INSERT ON replies"):
-        rig.sql(f"CREATE TRIGGER out_of_order BEFORE {event} BEGIN SELECT RAISE(ABORT, 'the disk says no'); END")
-        with pytest.raises(Exception, match="the disk says no"):
-            await rig.run(collect)
-        assert await states(rig) == before
-        assert rig.batch()["output_cursor"] == 0
-        rig.sql("DROP TRIGGER out_of_order")
+        with refusing(rig, event):
+            with pytest.raises(Exception, match="the disk says no"):
+                await rig.run(collect)
+            assert await states(rig) == before
+            assert rig.batch()["output_cursor"] == 0
         rig.clock.advance(10)
     await rig.until_idle()
     assert rig.count() == {"done": 5, "failed": 3}
@@ -264,6 +282,23 @@ async def test_a_late_success_of_a_prompt_already_resent_counts_once_and_the_sec
     await rig.until_idle()
     assert rig.count() == {"done": 2}
     assert rig.history("both").count(None) == 1
+
+
+@pytest.mark.parametrize("stages", [(admit, pack), (admit, pack, submit)], ids=["sealed", "sent"])
+async def test_a_late_success_that_comes_before_the_answer_of_the_next_batch_is_counted_there(start, stages):
+    rig = await start(sandbox={"slow_seconds": 600}, retry={"base_seconds": 0})
+    rig.ask("both", model="m+sandbox-fail-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    batch = await rig.collected()
+    rig.ask("with-it")
+    await rig.run(*stages)
+    rig.sql("UPDATE batch_states SET next_try_at_ms = next_try_at_ms + 300000 WHERE id = 2")
+    await server_retries(rig, batch)
+    await rig.until(lambda: rig.told("collect.late_success"))
+    assert rig.batches()[1]["lines_done"] > 0
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert sum(each["lines_done"] for each in rig.batches()) == 3
 
 
 # ---------------------------------------------------------------- files that are gone, lines nobody asked for
