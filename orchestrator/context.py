@@ -13,6 +13,7 @@ from orchestrator.core.packing import Limits
 from orchestrator.core.retry import Policy
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     from orchestrator.api.client import Client
@@ -85,7 +86,8 @@ class Pruning:
 class Context:
     """`clock` gives Unix seconds, `steady` seconds that nobody can set, `dice` numbers in [0, 1).
 
-    `holding` are the batches this process works on now, each with the steady time until which it is surely ours.
+    `holding` are the batches this process works on now, each with the steady time until which it is surely ours;
+    `looks` are those for batches that are due which begin in the next step of the event loop.
     `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
     `strangers` remote batches of this queue that hold no prompt it still has.
     """
@@ -99,6 +101,7 @@ class Context:
     new_key: Callable[[], str] = new_key
     steady: Callable[[], float] = steady
     holding: dict[int, float] = field(default_factory=dict)
+    looks: dict[object, asyncio.Future[int | None]] = field(default_factory=dict)
     resting: dict[str, int] = field(default_factory=dict)
     pruning: Pruning = field(default_factory=Pruning)
     strangers: set[str] = field(default_factory=set)

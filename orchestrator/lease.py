@@ -41,7 +41,7 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
     the others: it must not hold them up.
     """
     where = _reachable(where)
-    due_ms = await context.database.read(partial(next_due_ms, where=where, now_ms=context.now_ms(), **_among(context)))
+    due_ms = await _look(context, where)
     batch = await _claim(context, where) if due_ms is not None and due_ms <= context.now_ms() else None
     if batch is None:
         yield Tick(due_ms=due_ms)
@@ -65,6 +65,27 @@ async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Ba
 @functools.lru_cache(maxsize=64)
 def _reachable(where: ColumnElement[bool]) -> ColumnElement[bool]:
     return where & OF_PROVIDERS & OTHER_THAN
+
+
+async def _look(context: Context, where: ColumnElement[bool]) -> int | None:
+    """When the first of these is due. Loops that wake at one ring of the bell look once for all of them."""
+    look = context.looks.get(where)
+    if look is None:
+        look = context.looks[where] = asyncio.ensure_future(_looked(context, where))
+        look.add_done_callback(_heard)
+    return await asyncio.shield(look)
+
+
+async def _looked(context: Context, where: ColumnElement[bool]) -> int | None:
+    await asyncio.sleep(0)  # whoever asks until then sees nothing older than what it asked for
+    del context.looks[where]
+    return await context.database.read(partial(next_due_ms, where=where, now_ms=context.now_ms(), **_among(context)))
+
+
+def _heard(look: asyncio.Future[int | None]) -> None:
+    """Nobody may be left to take the exception."""
+    if not look.cancelled():
+        look.exception()
 
 
 def _among(context: Context) -> dict[str, Any]:

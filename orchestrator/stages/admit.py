@@ -15,6 +15,7 @@ from orchestrator.store.lanes import find_or_make_lane
 from orchestrator.store.queue import (
     PAGE_LINES,
     Admitted,
+    Line,
     admit_prompts,
     delete_orphans,
     list_unadmitted,
@@ -35,10 +36,12 @@ LOOKS_PER_TICK = 20
 
 async def admit(context: Context) -> Tick:
     """Wake prompts whose time has come, then admit new rows, page by page; one line tells of all of them."""
-    woken = await _wake(context)
+    due_ms, waiting = await context.database.look(_look)
+    woken = await _wake(context, due_ms)
     admitted, rejected, seen = 0, list[tuple[str, str]](), PAGE_LINES
-    for _ in range(LOOKS_PER_TICK):
-        waiting = await context.database.look(list_unadmitted)
+    for look in range(LOOKS_PER_TICK):
+        if look:
+            _, waiting = await context.database.look(_look)
         for start, stop in pages(waiting):
             span = (waiting[start].prompt_id, waiting[stop - 1].prompt_id)
             done, bad = await context.database.write(partial(_admit_page, context=context, span=span))
@@ -48,13 +51,17 @@ async def admit(context: Context) -> Tick:
         if seen < PAGE_LINES:
             break
     _tell(admitted, rejected)
-    due_ms = await context.database.read(next_wake_ms)
     return Tick(woken + admitted + len(rejected), more=PAGE_LINES in (woken, seen), due_ms=due_ms)
 
 
-async def _wake(context: Context) -> int:
+async def _look(connection: AsyncConnection) -> tuple[int | None, list[Line]]:
+    """When the next prompt that waits is due, and the rows that nobody has looked at."""
+    return await next_wake_ms(connection), await list_unadmitted(connection)
+
+
+async def _wake(context: Context, due_ms: int | None) -> int:
     """How many prompts became ready because their time has come."""
-    due_ms, now_ms = await context.database.read(next_wake_ms), context.now_ms()
+    now_ms = context.now_ms()
     if due_ms is None or due_ms > now_ms:
         return 0
     return await context.database.write(partial(wake_due, now_ms=now_ms))

@@ -44,15 +44,11 @@ HALF_PACKED = statuses(BatchStatus.PACKING)
 async def pack(context: Context) -> Tick:
     """Finish a batch that a crash left half packed, then seal what is due, the lane longest unserved first."""
     mended = await _seal_abandoned(context)
-    states = await context.database.read(list_provider_states)
-    ready = await context.database.read(
-        partial(list_ready_lanes, count_to=context.config.packing.max_lines, now_ms=context.now_ms())
-    )
-    active = await context.database.read(count_active) if ready else None
+    states, ready, active, opening_ms = await context.database.read(partial(_look, context))
     sealed = moved = 0
     lingering_ms = list[int]()
     for lane in ready:
-        if sealed >= LANES_PER_TICK or active is None:
+        if sealed >= LANES_PER_TICK:
             break
         if context.provider(lane.lane.provider) is None:
             moved += await context.database.write(partial(admit_again, lane_id=lane.id))
@@ -62,8 +58,17 @@ async def pack(context: Context) -> Tick:
             sealed += 1
         else:
             lingering_ms.append(lingers_until_ms(lane.waiting, context.config.packing.linger_seconds))
-    due_ms = earliest(mended.due_ms, *lingering_ms, await context.database.read(partial(_next_opening_ms, context)))
+    due_ms = earliest(mended.due_ms, opening_ms, *lingering_ms)
     return Tick(mended.moved + sealed + moved, more=bool(sealed or moved), due_ms=due_ms)
+
+
+async def _look(
+    context: Context, connection: AsyncConnection
+) -> tuple[dict[str, ProviderState], list[ReadyLane], ActiveBatches, int | None]:
+    """What is ready and what may take it, and when something that takes nothing now opens next."""
+    ready = await list_ready_lanes(connection, context.config.packing.max_lines, context.now_ms())
+    active = await count_active(connection) if ready else ActiveBatches()
+    return await list_provider_states(connection), ready, active, await _next_opening_ms(context, connection)
 
 
 async def _next_opening_ms(context: Context, connection: AsyncConnection) -> int | None:

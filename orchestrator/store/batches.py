@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, case, func, insert, literal_column, or_, select, text, update
@@ -232,11 +233,11 @@ class ActiveBatches:
     packers, by lane: who is filling a batch of it.
     """
 
-    by_lane: Counter[int]
-    by_provider: Counter[str]
-    unsent: Counter[str]
-    unproven: Counter[int]
-    packers: defaultdict[int, set[str]]
+    by_lane: Counter[int] = field(default_factory=Counter)
+    by_provider: Counter[str] = field(default_factory=Counter)
+    unsent: Counter[str] = field(default_factory=Counter)
+    unproven: Counter[int] = field(default_factory=Counter)
+    packers: defaultdict[int, set[str]] = field(default_factory=partial(defaultdict, set))
 
 
 _UNSENT = (BatchStatus.PACKING, BatchStatus.SEALED, BatchStatus.UPLOADING, BatchStatus.UPLOADED, BatchStatus.CREATING)
@@ -256,7 +257,7 @@ _COUNT_ACTIVE = (
 
 
 async def count_active(connection: AsyncConnection) -> ActiveBatches:
-    active = ActiveBatches(Counter(), Counter(), Counter(), Counter(), defaultdict(set))
+    active = ActiveBatches()
     for lane_id, provider, status, unproven, owner, count in await connection.execute(_COUNT_ACTIVE):
         if owner is not None:
             active.packers[lane_id].add(owner)

@@ -62,7 +62,7 @@ class Disk:
         if name == "commit" and self.bad_commits:
             self.bad_commits -= 1
             return sqlite3.OperationalError("disk I/O error")
-        words = str(function.args[0]).lstrip().lower() if name.startswith("execute") and function.args else ""
+        words = str(function.args[0]).lstrip().lower() if "execute" in name and function.args else ""
         if self.full and words.startswith(WRITES):
             return sqlite3.OperationalError("database or disk is full")
         return None

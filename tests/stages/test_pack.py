@@ -95,8 +95,8 @@ async def test_a_lane_that_was_emptied_since_it_was_looked_at_gets_no_batch(star
     stage = sys.modules["orchestrator.stages.pack"]
     look = stage.list_ready_lanes
 
-    async def looked(connection, **options):
-        found = await look(connection, **options)
+    async def looked(*given):
+        found = await look(*given)
         rig.sql("UPDATE prompt_states SET status = 'cancelled'")
         return found
 

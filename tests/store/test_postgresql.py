@@ -27,6 +27,8 @@ pytestmark = pytest.mark.postgresql
 
 NOW_MS = 1_800_000_000_000
 DAY_MS = 86_400_000
+SESSIONS = "(SELECT * FROM pg_stat_activity WHERE datname = current_database()) AS sessions"
+"""Of this test: its server has other tests' too."""
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ async def second(queue_url):
 
 
 def waiting_for_a_lock(user):
-    return user.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    return user.value(f"SELECT count(*) FROM {SESSIONS} WHERE wait_event_type = 'Lock'")
 
 
 async def until(condition, seconds=20):
@@ -337,7 +339,8 @@ async def test_a_cancelled_caller_leaves_no_lock_and_no_half_transaction(user, d
             await caller
     await daemon.database.close()
     assert user.value("SELECT count(*) FROM prompts") == 5000
-    assert user.value("SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid'") == 0
+    locks = f"pg_locks JOIN {SESSIONS} USING (pid)"
+    assert user.value(f"SELECT count(*) FROM {locks} WHERE locktype = 'transactionid'") == 0
 
 
 async def test_a_session_frozen_within_a_transaction_loses_its_locks(user, queue_url, monkeypatch):
@@ -361,7 +364,7 @@ async def test_a_session_frozen_within_a_transaction_loses_its_locks(user, queue
 
 async def test_a_lost_connection_is_unavailable_once_and_then_there_again(user, daemon):
     await daemon.read(lambda c: c.exec_driver_sql("SELECT 1"))
-    user.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'orchestrator'")
+    user.run(f"SELECT pg_terminate_backend(pid) FROM {SESSIONS} WHERE application_name = 'orchestrator'")
     with pytest.raises(StoreUnavailable):
         await daemon.read(lambda c: c.exec_driver_sql("SELECT 1"))
     await daemon.read(lambda c: c.exec_driver_sql("SELECT 1"))
@@ -369,7 +372,7 @@ async def test_a_lost_connection_is_unavailable_once_and_then_there_again(user, 
 
 async def test_connections_are_bounded(user, daemon):
     await asyncio.gather(*(daemon.read(lambda c: c.exec_driver_sql("SELECT pg_sleep(0.05)")) for _ in range(40)))
-    mine = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'orchestrator'"
+    mine = f"SELECT count(*) FROM {SESSIONS} WHERE application_name = 'orchestrator'"
     assert 1 < user.value(mine) <= 10
 
 
@@ -392,7 +395,7 @@ def _patient(monkeypatch):
 
 
 async def listening(user):
-    await until(lambda: user.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'") == 1)
+    await until(lambda: user.value(f"SELECT count(*) FROM {SESSIONS} WHERE query LIKE 'LISTEN%'") == 1)
 
 
 async def test_a_new_row_and_a_changed_one_wake_whoever_listens(user, daemon):
@@ -444,7 +447,7 @@ async def test_a_listener_whose_connection_is_cut_listens_again(user, daemon, mo
     heard = daemon.database.changes(60)
     await anext(heard)
     await listening(user)
-    user.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+    user.run(f"SELECT pg_terminate_backend(pid) FROM {SESSIONS} WHERE query LIKE 'LISTEN%'")
     async with asyncio.timeout(20):
         await anext(heard)  # cut
         await anext(heard)  # there again: something may have been missed

@@ -134,6 +134,21 @@ async def test_work_that_raises_is_taken_back_whole(user, database):
 # ---------------------------------------------------------------- isolation
 
 
+async def test_work_that_ends_our_transaction_and_leaves_one_of_its_own_open_locks_nobody_out(user, database):
+    """The pool gives back no connection in a transaction, whatever happened in it."""
+
+    async def reopened(connection):
+        driver = (await connection.get_raw_connection()).driver_connection
+        await driver.commit()
+        await connection.commit()
+        await driver.execute("BEGIN IMMEDIATE")
+
+    await database.write(reopened)
+    assert user.insert()
+    await database.write(sql("UPDATE prompt_states SET waiting = 1"))
+    assert user.value("SELECT sum(waiting) FROM prompt_states") == 1
+
+
 async def test_writers_in_one_process_take_turns(user, database):
     """Each reads a number and writes the next one: none is lost."""
     user.run("INSERT INTO provider_states (name) VALUES ('p')")
