@@ -12,9 +12,16 @@ import time
 import traceback
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
-HERE = Path(__file__).parent
+from keeper import Keeper
+from people import People
+from plan import draw
+from promises import broken
+from story import story
+from trouble import Trouble
+from virtual_loop import VirtualLoop
+from world import created
+
 DRAIN_SECONDS, DRAIN_CPU_SECONDS = 30 * 86_400.0, 900.0
 """How long everything may take to end once peace has come: in simulated time, and in ours."""
 LOOK_SECONDS = 120.0
@@ -24,13 +31,6 @@ SHOWN_LINES = 200
 
 async def live(seed, theme, *, short):
     """One seed from its first moment to the last check; the world as it is then, and the promises it broke."""
-    from keeper import Keeper  # noqa: PLC0415
-    from people import People  # noqa: PLC0415 - after the environment is set
-    from plan import draw  # noqa: PLC0415
-    from promises import broken  # noqa: PLC0415
-    from trouble import Trouble  # noqa: PLC0415
-    from world import created  # noqa: PLC0415
-
     theme, plan = draw(seed, theme, short=short)
     async with created(seed, plan) as world:
         people = People(world)
@@ -58,8 +58,6 @@ async def _drain(world):
 
 
 def report(world, theme, found):
-    from story import story  # noqa: PLC0415
-
     told = []
     for promise, custom_id, why in found[:3]:
         told += [f"BROKEN: {promise}: {custom_id}: {why}", *story(world, custom_id)[-SHOWN_LINES:], ""]
@@ -79,8 +77,6 @@ def report(world, theme, found):
 
 
 def run_seed(seed, theme=None, *, short=False):
-    from virtual_loop import VirtualLoop  # noqa: PLC0415
-
     os.environ["SIMULATED_KEY"] = "sk-simulated-secret"
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
@@ -151,7 +147,6 @@ def _run_all(seeds, chosen):
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
-    sys.path.insert(0, str(HERE))
     logging.disable()
     gc.disable()
     gc.freeze()
