@@ -177,6 +177,26 @@ MUTATIONS = (
         theme="provider",
         test="tests/stages/test_collect.py",
     ),
+    Mutation(
+        "deleted for its age is only what is old enough",
+        "stages/prune.py",
+        "    before_ms = context.now_ms() - days * DAY_MS",
+        "    before_ms = context.now_ms()",
+    ),
+    Mutation(
+        "deleted for its age is no prompt that an open batch may still answer",
+        "store/retention.py",
+        "        .where(text(ENDED), prompt_states.c.finished_at_ms < before_ms, ~in_open_batch)",
+        "        .where(text(ENDED), prompt_states.c.finished_at_ms < before_ms)",
+        theme="resends",
+        test="tests/stages/test_prune.py",
+    ),
+    Mutation(
+        "a batch is kept until its files at the provider are deleted",
+        "stages/prune.py",
+        '    with_files = context.config.retention.remote_files == "keep"',
+        "    with_files = True",
+    ),
 )
 
 

@@ -71,8 +71,7 @@ def draw(seed, theme=None, *, short=False):
     plan.sandbox = _sandbox(rng, plan)
     plan.provider = _provider(rng)
     plan.tables = _tables(rng, horizon, short=short)
-    if random.Random(f"{seed} retention").random() < 0.3:
-        plan.tables["retention"] = {"remote_files": "delete", "remote_files_days": 0}
+    plan.tables["retention"] = _retention(random.Random(f"{seed} retention"))
     if theme == "resends":
         _hurry(rng, plan)
     share = 1.0 if short else 2.0
@@ -99,6 +98,11 @@ def _sandbox(rng, plan):
     if plan.dialect == "openai" and rng.random() < 0.3:
         options["enqueued_tokens"] = rng.randint(200, 3000)
     return options
+
+
+def _retention(rng):
+    files = {"remote_files": "delete", "remote_files_days": 0} if rng.random() < 0.3 else {}
+    return {"finished_days": rng.choice((0, 0, 1)), **files}
 
 
 def _hurry(rng, plan):

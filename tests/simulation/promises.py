@@ -2,6 +2,8 @@
 
 from collections import Counter, defaultdict
 
+from pruned import only_what_ended_long_ago_is_pruned
+
 from orchestrator.sandbox.answers import canonical, digest, vector
 from orchestrator.sandbox.behaviours import Fate
 from orchestrator.telemetry import EVENTS
@@ -147,4 +149,5 @@ PROMISES = (
     every_remote_batch_is_known,
     the_books_agree,
     the_log_tells_of_no_bug_and_no_secret,
+    only_what_ended_long_ago_is_pruned,
 )

@@ -17,10 +17,11 @@ from keeper import Keeper
 from people import People
 from plan import draw
 from promises import broken
+from pruned import DAY_SECONDS, bring_back
 from story import story
 from trouble import Trouble
 from virtual_loop import VirtualLoop
-from world import created
+from world import QUIET_SECONDS, created
 
 DRAIN_SECONDS, DRAIN_CPU_SECONDS = 30 * 86_400.0, 900.0
 """How long everything may take to end once peace has come: in simulated time, and in ours."""
@@ -42,10 +43,13 @@ async def live(seed, theme, *, short):
         await asyncio.sleep(max(0.0, plan.horizon - world.loop.time()))
         world.make_peace()
         in_time = await _drain(world)
+        if plan.tables["retention"]["finished_days"]:
+            await asyncio.sleep(2 * DAY_SECONDS + QUIET_SECONDS)
         world.over = True
         for keeper in keepers:
             keeper.signal()
         await asyncio.gather(*kept)
+        bring_back(world)
         found = list(broken(world)) if in_time else [("it ends", None, f"not within {DRAIN_CPU_SECONDS:.0f} s of CPU")]
         return report(world, theme, found)
 

@@ -15,6 +15,7 @@ import aiosqlite
 import msgspec
 import structlog
 from aiohttp import web
+from pruned import DAY_SECONDS, KEEPING
 from virtual_disk import Disk, connector_of
 from virtual_network import Connector, Network
 
@@ -188,7 +189,7 @@ async def _make_queue(world):
         await migrate(database)
         await database.close()
         with contextlib.closing(world.disk.open(world.path)) as connection:
-            connection.executescript(AUDIT)
+            connection.executescript(AUDIT + KEEPING)
             _sort_indexes(connection)
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         _TEMPLATE.append(world.path.read_bytes())
@@ -222,6 +223,8 @@ def _in_place(world):
         (store, "PRAGMAS"): (*store.PRAGMAS, "busy_timeout=0", "synchronous=OFF"),
         (loops, "LONGEST_REST_SECONDS"): QUIET_SECONDS,
         (importlib.import_module("orchestrator.stages.clear"), "LOOK_SECONDS"): QUIET_SECONDS,
+        (importlib.import_module("orchestrator.stages.prune"), "DAY_MS"): int(DAY_SECONDS * 1000),
+        (importlib.import_module("orchestrator.stages.prune"), "LOOK_SECONDS"): QUIET_SECONDS,
         (daemons, "WATCH_SECONDS"): WATCH_SECONDS,
         (daemons, "POLLERS"): 1,
         (daemons, "release_all_leases"): release_all_leases if world.plan.daemons == 1 else _release_none,
