@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-import sqlite3
+from datetime import UTC, datetime
 from functools import partial
 
+from sqlalchemy import select
 from world import Asked
 
 from orchestrator.core.model import PromptStatus
@@ -12,6 +13,7 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.store.cancel import cancel, request_cancels
 from orchestrator.store.database import Database
 from orchestrator.store.requeue import RETRYABLE, Selection, list_selected, requeue
+from orchestrator.store.tables import prompts
 
 CHAT = "/v1/chat/completions"
 PATIENCE = 1000
@@ -54,7 +56,7 @@ class People:
         columns = {"custom_id": custom_id, "model": model, "tag": self.rng.choice((None, "a", "b"))}
         columns["priority"] = self.rng.choice((0, 0, 0, 5))
         if self.rng.random() < 0.1:
-            columns["not_before"] = f"{self._soon():.3f}"
+            columns["not_before"] = self._soon()
         body = {"model": model, "messages": [{"role": "user", "content": question}]}
         endpoint = CHAT
         kind = self.rng.random()
@@ -75,19 +77,20 @@ class People:
         return columns, Asked(custom_id, endpoint, body)
 
     def _soon(self):
-        """A time as a Julian day, which is what SQLite understands without words."""
-        return (self.world.clock() + self.rng.uniform(0, self.world.plan.horizon / 2)) / 86_400 + 2_440_587.5
+        soon = datetime.fromtimestamp(self.world.clock() + self.rng.uniform(0, self.world.plan.horizon / 2), UTC)
+        return soon.isoformat(" ", "milliseconds").removesuffix("+00:00")
 
     async def _write(self, work):
         """One transaction of a plain client, which tries again while the file is locked."""
         for attempt in range(PATIENCE):
-            connection = self.world.disk.open(self.world.path)
+            connection = self.world.disk.open()
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(self.world.disk.begin)
                 work(connection)
                 connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                assert "locked" in str(error), error
+            except Exception as error:
+                if not self.world.disk.is_busy(error):
+                    raise
                 await asyncio.sleep(min(0.21 * (attempt + 1), 10.0))
             else:
                 return
@@ -98,17 +101,17 @@ class People:
     # ---------------------------------------------------------------- changing their minds
 
     async def deed(self):
-        name, work = self.rng.choice(
-            (
-                ("cancel by SQL", self._cancel_by_sql),
-                ("retry by SQL", self._retry_by_sql),
-                ("delete", self._delete),
-                ("edit", self._edit),
-                ("replace", self._replace),
-                ("cancel by command", self._cancel_by_command),
-                ("retry by command", self._retry_by_command),
-            )
-        )
+        deeds = [
+            ("cancel by SQL", self._cancel_by_sql),
+            ("retry by SQL", self._retry_by_sql),
+            ("delete", self._delete),
+            ("edit", self._edit),
+            ("cancel by command", self._cancel_by_command),
+            ("retry by command", self._retry_by_command),
+        ]
+        if self.world.disk.can_replace:
+            deeds.append(("replace", self._replace))
+        name, work = self.rng.choice(deeds)
         self.world.tell("deed", name=name)
         try:
             await work()
@@ -202,7 +205,7 @@ class People:
     async def _requeue(self, connection, page):
         await requeue(connection, page, RETRYABLE)
         for prompt_id in page:
-            found = await connection.exec_driver_sql("SELECT custom_id FROM prompts WHERE id = ?", (prompt_id,))
+            found = await connection.execute(select(prompts.c.custom_id).where(prompts.c.id == prompt_id))
             for (custom_id,) in found:
                 self.world.asked[custom_id].retries += 1
                 self.world.tell("retried", of=custom_id)

@@ -45,7 +45,7 @@ def every_answer_belongs_to_its_question(world):
 def every_end_is_written_once(world):
     successes = world.sql(
         "SELECT p.custom_id, s.status, count(r.id) FROM prompts p JOIN prompt_states s ON s.prompt_id = p.id"
-        " LEFT JOIN replies r ON r.prompt_id = p.id AND r.fault IS NULL GROUP BY p.id"
+        " LEFT JOIN replies r ON r.prompt_id = p.id AND r.fault IS NULL GROUP BY p.id, p.custom_id, s.status"
     )
     for custom_id, status, count in successes:
         if count != (status == "done"):

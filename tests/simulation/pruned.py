@@ -2,43 +2,34 @@
 
 import contextlib
 from collections import Counter
+from functools import partial
 
 DAY_SECONDS = 600.0
 """How long a day of `retention.finished_days` is in here."""
-TABLES = ("prompts", "prompt_states", "replies", "batch_states")
-NOW_MS = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
-KEEPING = "".join(
-    f"""
-    CREATE TABLE pruned_{table} AS SELECT *, 0 AS pruned_at_ms FROM {table} WHERE 0;
-    CREATE TRIGGER keep_{table} BEFORE DELETE ON {table} BEGIN
-        INSERT INTO pruned_{table} SELECT *, {NOW_MS} FROM {table} WHERE rowid = OLD.rowid;
-    END;
-    """
-    for table in TABLES
-)
 
 
 def bring_back(world):
     """Undo every deletion but the users' own, once nobody works on the queue any more."""
-    with contextlib.closing(world.disk.open(world.path)) as connection:
-        for (trigger,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
-            connection.execute(f"DROP TRIGGER {trigger}")
+    with contextlib.closing(world.disk.open()) as connection:
+        world.disk.disarm(connection)
         for name in [name for name, asked in world.asked.items() if asked.deleted]:
             theirs = "(SELECT id FROM pruned_prompts WHERE custom_id = ?)"
             connection.execute(f"DELETE FROM pruned_prompt_states WHERE prompt_id IN {theirs}", (name,))
             connection.execute("DELETE FROM pruned_prompts WHERE custom_id = ?", (name,))
         ours = "prompt_id IN (SELECT id FROM pruned_prompts)"
-        _insert(connection, "batch_states")
-        _insert(connection, "prompts")
-        _insert(connection, "prompt_states", ours)
-        _insert(connection, "replies", f"prompt_id IS NULL OR {ours}", without="id")
+        insert = partial(_insert, connection, world.disk.given_ids)
+        insert("batch_states")
+        insert("prompts")
+        insert("prompt_states", ours)
+        insert("replies", f"prompt_id IS NULL OR {ours}", without="id")
 
 
-def _insert(connection, table, condition="1", without=None):
+def _insert(connection, given_ids, table, condition="true", without=None):
     """`without` is a column that may have been given anew since."""
-    columns = [column[1] for column in connection.execute(f"PRAGMA table_info({table})")]
+    columns = [column[0] for column in connection.execute(f"SELECT * FROM {table} LIMIT 0").description]
     names = ", ".join(name for name in columns if name != without)
-    connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM pruned_{table} WHERE {condition}")
+    kept = f"SELECT {names} FROM pruned_{table} WHERE {condition}"
+    connection.execute(f"INSERT INTO {table} ({names}) {given_ids} {kept}")
 
 
 def only_what_ended_long_ago_is_pruned(world):

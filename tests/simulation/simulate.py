@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import hashlib
 import logging
@@ -21,6 +22,7 @@ from pruned import DAY_SECONDS, bring_back
 from story import story
 from trouble import Trouble
 from virtual_loop import VirtualLoop
+from virtual_server import running
 from world import QUIET_SECONDS, created
 
 DRAIN_SECONDS, DRAIN_CPU_SECONDS = 30 * 86_400.0, 900.0
@@ -30,10 +32,10 @@ SEEDS_PER_WORKER = 20
 SHOWN_LINES = 200
 
 
-async def live(seed, theme, *, short):
+async def live(seed, theme, server, *, short):
     """One seed from its first moment to the last check; the world as it is then, and the promises it broke."""
     theme, plan = draw(seed, theme, short=short)
-    async with created(seed, plan) as world:
+    async with created(seed, plan, server) as world:
         people = People(world)
         keepers = [Keeper(world, number) for number in range(1, plan.daemons + 1)]
         kept = [asyncio.create_task(keeper.keep()) for keeper in keepers]
@@ -67,7 +69,7 @@ def report(world, theme, found):
         told += [f"BROKEN: {promise}: {custom_id}: {why}", *story(world, custom_id)[-SHOWN_LINES:], ""]
     counts = Counter(f"prompts {status}" for (status,) in world.sql("SELECT status FROM results"))
     trace = repr([(at, sorted(event.items(), key=str)) for at, event in world.deeds.log])
-    trace = hashlib.sha256(trace.replace(str(world.path), "").encode())
+    trace = hashlib.sha256(trace.replace(world.disk.url, "").encode())
     return {
         "seed": world.seed,
         "theme": theme,
@@ -80,13 +82,14 @@ def report(world, theme, found):
     }
 
 
-def run_seed(seed, theme=None, *, short=False):
+def run_seed(seed, theme=None, server=None, *, short=False):
+    """`server` is the folder of a PostgreSQL server, None for SQLite."""
     os.environ["SIMULATED_KEY"] = "sk-simulated-secret"
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
     started = time.process_time()
     try:
-        found = loop.run_until_complete(live(seed, theme, short=short))
+        found = loop.run_until_complete(live(seed, theme, server, short=short))
     except BaseException as error:  # noqa: BLE001 - a world that fell apart is a finding
         found = _fell_apart(seed, loop.time(), error)
     found["cpu"] = time.process_time() - started
@@ -110,6 +113,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seeds", default="1-20", help="a seed or a range such as 1-300")
     options.add_argument("--theme", help="give every seed this kind of trouble")
+    options.add_argument("--postgresql", action="store_true", help="keep the queues on a PostgreSQL server")
     options.add_argument("--short", action="store_true", help="less time and fewer prompts per seed")
     options.add_argument("--jobs", type=int, default=os.cpu_count())
     options.add_argument("--minutes", type=float, default=0, help="stop after about so long; 0: run all seeds")
@@ -118,14 +122,18 @@ def main():
     chosen = options.parse_args()
     first, _, last = chosen.seeds.partition("-")
     seeds = range(int(first), int(last or first) + 1)
-    sys.exit(_run_all(seeds, chosen))
+    with running() if chosen.postgresql else contextlib.nullcontext() as server:
+        failed = _run_all(seeds, chosen, server)
+    sys.exit(failed)
 
 
-def _run_all(seeds, chosen):
+def _run_all(seeds, chosen, server):
     total, failed, count, seconds, cpu = Counter(), [], 0, 0.0, 0.0
     events, started = Counter(), time.monotonic()
     with multiprocessing.get_context("fork").Pool(chosen.jobs, maxtasksperchild=SEEDS_PER_WORKER) as pool:
-        for found in pool.imap_unordered(partial(run_seed, theme=chosen.theme, short=chosen.short), seeds):
+        for found in pool.imap_unordered(
+            partial(run_seed, theme=chosen.theme, server=server, short=chosen.short), seeds
+        ):
             count, seconds, cpu = count + 1, seconds + found["seconds"], cpu + found["cpu"]
             total += found["deeds"]
             events += found["events"]

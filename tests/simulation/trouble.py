@@ -172,10 +172,9 @@ class Trouble:
         self.world.disk.lying_commits += 1
 
     async def _lock(self):
-        """A user's client forgets a write transaction."""
-        connection = self.world.disk.open(self.world.path)
+        connection = self.world.disk.open()
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            self.world.disk.lock(connection)
         except Exception:  # noqa: BLE001 - the daemon was faster
             connection.close()
             return

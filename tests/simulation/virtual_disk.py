@@ -1,4 +1,7 @@
-"""A real SQLite file without threads: each statement is one step of the loop, and may find the disk full or locked."""
+"""A real SQLite file without threads: each statement is one step of the loop, and may find the disk full or locked.
+
+`virtual_server.py` is the same for PostgreSQL.
+"""
 
 import asyncio
 import contextlib
@@ -9,24 +12,72 @@ from types import SimpleNamespace
 import aiosqlite
 from virtual_loop import PROCESS
 
+from orchestrator.store import database as store
+from orchestrator.store.schema import migrate
+
 TIME_FUNCTIONS = ("julianday", "strftime", "datetime", "date", "time", "unixepoch")
+PRUNED = ("prompts", "prompt_states", "replies", "batch_states")
+"""Tables whose deleted rows are kept aside."""
 BUSY_SECONDS, BUSY_STEP_SECONDS = 30.0, 0.25
 WRITES = ("insert", "update", "delete", "begin immediate")
 
 
-class Disk:
-    """`full` refuses every write, `bad_commits` so many commits to come; the clock gives Unix seconds.
+AUDIT = """
+CREATE TABLE audit (at_ms INTEGER, kind TEXT, id INTEGER, before TEXT, after TEXT, batch_id INTEGER);
+CREATE TRIGGER audit_prompts AFTER UPDATE OF status ON prompt_states WHEN OLD.status <> NEW.status BEGIN
+    INSERT INTO audit VALUES (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 'prompt', NEW.prompt_id,
+        OLD.status, NEW.status, coalesce(NEW.batch_id, OLD.batch_id));
+END;
+CREATE TRIGGER audit_batches AFTER UPDATE OF status ON batch_states WHEN OLD.status <> NEW.status BEGIN
+    INSERT INTO audit VALUES (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 'batch', NEW.id,
+        OLD.status, NEW.status, NEW.id);
+END;
+"""
+KEEP = """
+CREATE TABLE pruned_{table} AS SELECT *, 0 AS pruned_at_ms FROM {table} WHERE 0;
+CREATE TRIGGER keep_{table} BEFORE DELETE ON {table} BEGIN
+    INSERT INTO pruned_{table} SELECT *, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
+    FROM {table} WHERE rowid = OLD.rowid;
+END;
+"""
+_TEMPLATE = []
+
+
+class Faults:
+    """`full` refuses every write, `bad_commits` so many commits to come; of `lying_commits` only the answer is lost.
 
     `traps` are (word, strike): strike is called, once, with the process that writes the word into a row.
     """
 
-    def __init__(self, clock, rng):
-        self.clock = clock
-        self.rng = rng
+    def __init__(self):
         self.full = False
         self.bad_commits = 0
         self.lying_commits = 0
         self.traps = []
+
+    def spring(self, written):
+        """`written` are the values that somebody writes now."""
+        process = PROCESS.get()
+        if process is None:
+            return
+        for trap in [trap for trap in self.traps if f"'{trap[0]}'" in written]:
+            self.traps.remove(trap)
+            trap[1](process)
+
+
+class Disk(Faults):
+    """The queue in a file of its own; the clock gives Unix seconds."""
+
+    begin = "BEGIN IMMEDIATE"
+    can_replace = True
+    given_ids = ""
+
+    def __init__(self, folder, clock, rng):
+        self.path = folder / "queue.db"
+        self.url = f"sqlite:///{self.path}"
+        self.clock = clock
+        self.rng = rng
+        super().__init__()
 
     def prepare(self, connection):
         """Give a connection this machine's clock and dice."""
@@ -45,16 +96,44 @@ class Disk:
     def _now(self):
         return self.clock() / 86_400 + 2_440_587.5
 
-    def open(self, path):
+    def open(self):
         """A connection for a user's client, which never waits for a lock."""
-        return self.prepare(sqlite3.connect(path, timeout=0, isolation_level=None))
+        return self.prepare(sqlite3.connect(self.path, timeout=0, isolation_level=None))
 
-    def spring(self, function):
-        process = PROCESS.get()
-        written = str(function.args[1:]) if process is not None and isinstance(function, partial) else ""
-        for trap in [trap for trap in self.traps if f"'{trap[0]}'" in written]:
-            self.traps.remove(trap)
-            trap[1](process)
+    def is_busy(self, error):
+        return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+
+    def in_place(self):
+        """The parts of the real world that this one stands for."""
+        return {
+            (aiosqlite, "connect"): connector_of(self),
+            (store, "PRAGMAS"): (*store.PRAGMAS, "busy_timeout=0", "synchronous=OFF"),
+        }
+
+    async def make(self):
+        """An empty queue, migrated once per process of the simulator."""
+        if not _TEMPLATE:
+            database = store.Database(self.url)
+            await migrate(database)
+            await database.close()
+            with contextlib.closing(self.open()) as connection:
+                connection.executescript(AUDIT + "".join(KEEP.format(table=table) for table in PRUNED))
+                _sort_indexes(connection)
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _TEMPLATE.append(self.path.read_bytes())
+        self.path.write_bytes(_TEMPLATE[0])
+
+    def lock(self, connection):
+        """A user's client forgets a write transaction."""
+        connection.execute("BEGIN IMMEDIATE")
+
+    def disarm(self, connection):
+        """No trigger fires on this connection from here on."""
+        for (trigger,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {trigger}")
+
+    def close(self):
+        pass
 
     def refuses(self, function):
         """What goes wrong with this call of the driver, None if nothing does."""
@@ -113,8 +192,8 @@ class Connection(aiosqlite.Connection):
             _settle(future, result=result)
 
     def _execute_now(self, function):
-        if self._disk.traps:
-            self._disk.spring(function)
+        if self._disk.traps and isinstance(function, partial):
+            self._disk.spring(str(function.args[1:]))
         error = self._disk.refuses(function)
         if error is not None:
             if self._opened is not None and self._opened.in_transaction:
@@ -127,6 +206,14 @@ class Connection(aiosqlite.Connection):
         if isinstance(result, sqlite3.Connection):
             self._opened = self._disk.prepare(result)
         return result
+
+
+def _sort_indexes(connection):
+    """SQLAlchemy makes them in any order, and the order may decide which one SQLite walks."""
+    made = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+    for name, statement in connection.execute(made).fetchall():
+        connection.execute(f"DROP INDEX {name}")
+        connection.execute(statement)
 
 
 def _settle(future, result=None, error=None):

@@ -2,11 +2,15 @@
 
 A process is whatever was started under its name: its tasks, callbacks, connections. Nothing of a dead one runs again,
 not even a `finally`, as after kill -9.
+
+Files may be watched, of a database server that is real: time stands still until it answers, but for a statement that
+waits for a lock, which somebody may hold until later.
 """
 
 import asyncio
 import contextvars
 import heapq
+import selectors
 
 PROCESS = contextvars.ContextVar("PROCESS", default=None)
 _GRAVEYARD = []
@@ -67,13 +71,27 @@ class Process:
         self.ended.set()
 
 
+ANSWER_SECONDS, LOCK_SECONDS = 0.05, 0.001
+"""How long, in our time, a server may take before it counts as waiting for a lock, and how often it is asked then."""
+LOCK_STEP_SECONDS = 0.5
+
+
 class _Selector:
-    """Waiting takes no time."""
+    """Waiting takes no time, unless somebody waits for a real file."""
 
     def __init__(self, loop):
         self.loop = loop
+        self.files = selectors.DefaultSelector()
+        self._patience = ANSWER_SECONDS
 
     def select(self, timeout):
+        if self.files.get_map():
+            found = self.files.select(0 if timeout == 0 else self._patience)
+            if found or timeout == 0:
+                self._patience = ANSWER_SECONDS if found else self._patience
+                return found
+            self._patience = LOCK_SECONDS
+            timeout = LOCK_STEP_SECONDS if timeout is None else min(timeout, LOCK_STEP_SECONDS)
         if timeout is None:
             raise RuntimeError("nothing will ever happen again")
         self.loop.now += timeout
@@ -99,7 +117,34 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.extend(handles)
 
     def _process_events(self, event_list):
-        pass
+        """Each is told once, and watched again by whoever waits for more: the dead and the frozen do not."""
+        for key, mask in event_list:
+            for kind in [kind for kind in key.data if mask & kind]:
+                self._ready.append(key.data[kind])
+                self._watch(key.fd, kind, None)
+
+    def add_reader(self, file, callback, *args):
+        self._watch(file, selectors.EVENT_READ, _Handle(callback, args, self, None))
+
+    def add_writer(self, file, callback, *args):
+        self._watch(file, selectors.EVENT_WRITE, _Handle(callback, args, self, None))
+
+    def remove_reader(self, file):
+        return self._watch(file, selectors.EVENT_READ, None)
+
+    def remove_writer(self, file):
+        return self._watch(file, selectors.EVENT_WRITE, None)
+
+    def _watch(self, file, kind, handle):
+        """Whether this kind was watched before."""
+        files = self._selector.files
+        watched = dict(files.unregister(file).data) if file in files.get_map() else {}
+        before = watched.pop(kind, None)
+        if handle is not None:
+            watched[kind] = handle
+        if watched:
+            files.register(file, sum(watched), watched)
+        return before is not None
 
     def _write_to_self(self):
         pass

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-import aiosqlite
 import msgspec
 import structlog
 from aiohttp import web
-from pruned import DAY_SECONDS, KEEPING
-from virtual_disk import Disk, connector_of
+from pruned import DAY_SECONDS
+from virtual_disk import Disk
 from virtual_network import Connector, Network
+from virtual_server import places_on
 
 from orchestrator import daemon as daemons
 from orchestrator import loop as loops
@@ -26,10 +26,7 @@ from orchestrator.config.profiles import BUILT_IN
 from orchestrator.sandbox import Options
 from orchestrator.sandbox.provider import Provider
 from orchestrator.sandbox.server import application
-from orchestrator.store import database as store
 from orchestrator.store.batches import release_all_leases
-from orchestrator.store.database import Database
-from orchestrator.store.schema import migrate
 
 MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 EPOCH = 1_900_000_000.0
@@ -37,18 +34,6 @@ KEY = "sk-simulated-secret"
 QUIET_SECONDS = 900.0
 """How long an idle stage rests in here: longer than in earnest, so that a quiet hour costs little."""
 WATCH_SECONDS = 60.0
-
-AUDIT = """
-CREATE TABLE audit (at_ms INTEGER, kind TEXT, id INTEGER, before TEXT, after TEXT, batch_id INTEGER);
-CREATE TRIGGER audit_prompts AFTER UPDATE OF status ON prompt_states WHEN OLD.status <> NEW.status BEGIN
-    INSERT INTO audit VALUES (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 'prompt', NEW.prompt_id,
-        OLD.status, NEW.status, coalesce(NEW.batch_id, OLD.batch_id));
-END;
-CREATE TRIGGER audit_batches AFTER UPDATE OF status ON batch_states WHEN OLD.status <> NEW.status BEGIN
-    INSERT INTO audit VALUES (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), 'batch', NEW.id,
-        OLD.status, NEW.status, NEW.id);
-END;
-"""
 
 
 @dataclass
@@ -74,17 +59,17 @@ class Deeds:
 class World:
     """Everything of one seed. `plan` holds what was drawn for it, `asked` every prompt by custom_id."""
 
-    def __init__(self, seed, plan, loop, folder):
+    def __init__(self, seed, plan, loop, folder, server=None):
         self.seed = seed
         self.plan = plan
         self.loop = loop
-        self.path = folder / "queue.db"
         self.deeds = Deeds()
         self.asked = {}
         self.clock_offset = 0.0
         self.secret = KEY
         self.over = False
-        self.disk = Disk(self.clock, self.dice("disk"))
+        place = Disk if server is None else places_on(server)
+        self.disk = place(folder, self.clock, self.dice("disk"))
         self.provider = Provider(Options(**plan.sandbox, api_key=KEY, clock=self.provider_clock, seed=seed))
         self._watch_faults()
         self.config = self._config()
@@ -111,8 +96,7 @@ class World:
         tables = {
             name: msgspec.convert(values, Config.__annotations__[name]) for name, values in self.plan.tables.items()
         }
-        url = {"url": f"sqlite:///{self.path}"}
-        database = msgspec.convert(url, Config.__annotations__["database"])
+        database = msgspec.convert({"url": self.disk.url}, Config.__annotations__["database"])
         return Config(database=database, providers={"doubleword": provider}, **tables)
 
     def _watch_faults(self):
@@ -150,11 +134,11 @@ class World:
 
     def sql(self, statement, *values):
         """Rows of one statement, by a client of its own."""
-        with contextlib.closing(self.disk.open(self.path)) as connection:
+        with contextlib.closing(self.disk.open()) as connection:
             return connection.execute(statement, values).fetchall()
 
     def rows(self, statement, *values):
-        with contextlib.closing(self.disk.open(self.path)) as connection:
+        with contextlib.closing(self.disk.open()) as connection:
             cursor = connection.execute(statement, values)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
@@ -165,43 +149,18 @@ class World:
         return not self.sql(f"SELECT {open_prompts} OR {open_batches}")[0][0]
 
 
-_TEMPLATE = []
-
-
 @contextlib.asynccontextmanager
-async def created(seed, plan):
+async def created(seed, plan, server=None):
     """A world whose queue exists and in which nothing has happened yet."""
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
-        world = World(seed, plan, loop, Path(name))
-        with _in_place(world):
+        world = World(seed, plan, loop, Path(name), server)
+        with contextlib.closing(world.disk), _in_place(world):
             runner = web.AppRunner(application(world.provider), access_log=None)
             await runner.setup()
             world.network = Network(runner.server, world.dice("network"))
-            await _make_queue(world)
+            await world.disk.make()
             yield world
-
-
-async def _make_queue(world):
-    """An empty queue, migrated once per process of the simulator."""
-    if not _TEMPLATE:
-        database = Database(world.config.database.url)
-        await migrate(database)
-        await database.close()
-        with contextlib.closing(world.disk.open(world.path)) as connection:
-            connection.executescript(AUDIT + KEEPING)
-            _sort_indexes(connection)
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        _TEMPLATE.append(world.path.read_bytes())
-    world.path.write_bytes(_TEMPLATE[0])
-
-
-def _sort_indexes(connection):
-    """SQLAlchemy makes them in any order, and the order may decide which one SQLite walks."""
-    made = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
-    for name, statement in connection.execute(made).fetchall():
-        connection.execute(f"DROP INDEX {name}")
-        connection.execute(statement)
 
 
 async def _release_none(_connection):
@@ -218,9 +177,8 @@ def _in_place(world):
         raise structlog.DropEvent
 
     before = {
-        (aiosqlite, "connect"): connector_of(world.disk),
+        **world.disk.in_place(),
         (aiohttp, "TCPConnector"): lambda limit: Connector(world.network, limit),
-        (store, "PRAGMAS"): (*store.PRAGMAS, "busy_timeout=0", "synchronous=OFF"),
         (loops, "LONGEST_REST_SECONDS"): QUIET_SECONDS,
         (importlib.import_module("orchestrator.stages.clear"), "LOOK_SECONDS"): QUIET_SECONDS,
         (importlib.import_module("orchestrator.stages.prune"), "DAY_MS"): int(DAY_SECONDS * 1000),

@@ -39,7 +39,8 @@ OPENAI_TOO = (
     [*((fault, "doubleword") for fault in ODD), *((fault, "openai") for fault in OPENAI_TOO)],
 )
 async def test_an_odd_looking_batch_is_answered_like_any_other(start, fault, dialect):
-    rig = await start(sandbox={"dialect": dialect}, profile=dialect)
+    seldom = {"min_seconds": 300.0, "max_seconds": 600.0}  # one of them is given up after six hours only
+    rig = await start(sandbox={"dialect": dialect}, profile=dialect, polling=seldom)
     rig.faults.add(fault)
     rig.ask_many(4)
     rig.ask("twice", model="m+sandbox-fail-once")
