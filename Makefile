@@ -39,8 +39,9 @@ package: .venv/dev.stamp ## build the sdist, from it the wheel, and run that in 
 		&& DOUBLEWORD_API_KEY=unused venv/bin/python -m orchestrator run --until-idle
 
 SEEDS ?= 2000
-simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with everything that can go wrong
-	$(BIN)/python tests/simulation/simulate.py --seeds 1-$(SEEDS)
+ON ?= sqlite
+simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with all that can go wrong; ON=postgresql too
+	$(BIN)/python tests/simulation/simulate.py --seeds 1-$(SEEDS) $(if $(filter postgresql,$(ON)),--postgresql)
 
 FUZZ ?= 50
 fuzz: .venv/dev.stamp ## try the properties of tests/fuzz FUZZ times as often, each time with new examples

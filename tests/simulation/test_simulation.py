@@ -11,6 +11,7 @@ from simulation.mutations import MUTATIONS, broken_text
 SIMULATE = Path(__file__).with_name("simulate.py")
 SEEDS = 300
 PARTS = 12
+ON_POSTGRESQL, SEEDS_OF_A_THEME = ("crashes", "disk", "people", "everything"), 4
 
 
 def simulate(*options):
@@ -27,6 +28,14 @@ def test_no_seed_breaks_a_promise(part):
     done = simulate("--seeds", f"{first}-{first + SEEDS // PARTS - 1}")
     assert done.returncode == 0, done.stdout[-20_000:]
     assert f"{SEEDS // PARTS} seeds" in done.stdout
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("theme", ON_POSTGRESQL)
+def test_no_seed_breaks_a_promise_on_postgresql(theme):
+    done = simulate("--seeds", f"1-{SEEDS_OF_A_THEME}", "--postgresql", "--theme", theme)
+    assert done.returncode == 0, done.stdout[-20_000:]
+    assert f"{SEEDS_OF_A_THEME} seeds" in done.stdout
 
 
 def test_a_seed_replays_exactly():
