@@ -27,7 +27,7 @@ def restore(run, backup):
 
 
 async def test_a_queue_restored_in_mid_flight_pays_for_nothing_twice(rehearse):
-    run = await rehearse(packing=PACKING, options={"latency_seconds": 1.0})
+    run = await rehearse(packing=PACKING, options={"latency_seconds": 5.0})  # the backup is to come first
     backup = run.queue.path.with_name("backup.db")
     run.queue.ask_many(40, prefix="before")
     await run.daemon.start()
