@@ -24,6 +24,7 @@ from orchestrator.store.recent import (
     list_steps,
 )
 from orchestrator.store.reports import count_queued
+from orchestrator.store.restoring import Restored, read_restored
 from orchestrator.store.retention import read_pruned
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Look:
     errors: Sequence[Trouble]
     steps: Sequence[Step]
     providers: frozenset[str]
+    restored: Restored | None
+    looks_needed: int
 
     @property
     def prompts(self) -> dict[str, int]:
@@ -113,6 +116,8 @@ async def _look(connection: AsyncConnection, database: Database, config: Config,
         errors=await list_trouble(connection, MOST_TROUBLE),
         steps=await list_steps(connection, MOST_STEPS),
         providers=frozenset(config.providers),
+        restored=await read_restored(connection),
+        looks_needed=config.submission.adopt_checks,
     )
 
 
@@ -140,6 +145,7 @@ def as_object(look: Look) -> dict[str, Any]:
         "database": look.database,
         "at": iso(look.at_ms),
         "attention": list(_attention(look)),
+        "restored": _restored_object(look),
         "prompts": look.prompts,
         "flow": _flow(look),
         "tags": [{"tag": tag, **counts} for tag, counts in look.tags.items()],
@@ -200,6 +206,17 @@ def expires_at_ms(batch: ActiveBatch) -> int | None:
     return batch.submitted_at_ms + length * 1000
 
 
+def _restored_object(look: Look) -> dict[str, Any] | None:
+    if look.restored is None:
+        return None
+    return {
+        "backed_up_at": iso(look.restored.backed_up_at_ms),
+        "looks": look.restored.looks,
+        "looks_needed": look.looks_needed,
+        "next_look_at": iso(look.restored.look_at_ms or None),
+    }
+
+
 def _pause_object(state: ProviderState) -> dict[str, Any]:
     return {
         "provider": state.name,
@@ -239,6 +256,13 @@ def _attention(look: Look) -> Iterator[dict[str, str]]:
             "level": "error",
             "what": f"batches wait for provider {name}, which left the settings",
             "todo": f"put the table [providers.{name}] back, with its key, and start the daemon again",
+        }
+    if look.restored is not None:
+        yield {
+            "level": "warning",
+            "what": f"restored from the backup of {iso(look.restored.backed_up_at_ms)}: nothing is sent until it is "
+            f"known what was sent since; {look.restored.looks} of {look.looks_needed} looks at the providers are done",
+            "todo": "let a daemon run: it goes on by itself; if it lasts, its log says why (loop.failed)",
         }
     yield from _batches_in_trouble(look)
     failed = sum(look.throughput["failed"])

@@ -55,6 +55,8 @@ def _lines(*, as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 def told(status: Mapping[str, Any]) -> str:
     """Everything that can change but the time, on one line."""
     words = [", ".join(f"{count} {name}" for name, count in status["prompts"].items())]
+    if status["restored"]:
+        words.append("restored from a backup: {looks}/{looks_needed} looks".format_map(status["restored"]))
     words += [
         f"batch {batch['id']} {shown_status(batch)} {batch['lines_received']}/{batch['lines']}"
         for batch in status["batches"][:BATCHES_TOLD]

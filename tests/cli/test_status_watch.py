@@ -67,6 +67,10 @@ def test_a_pipe_gets_one_plain_line_per_change(queue, watch):
     assert b" 1 queued, 0 batched" in running.stdout.readline()
     queue.sql("UPDATE prompt_states SET status = 'failed'")
     assert b" 0 queued, 0 batched, 0 done, 1 failed, 0 cancelled\n" in running.stdout.readline()
+    queue.sql("UPDATE queue_state SET backed_up_at_ms = 1, looks = 3")
+    assert b" 0 cancelled; restored from a backup: 3/12 looks\n" in running.stdout.readline()
+    queue.sql("UPDATE queue_state SET backed_up_at_ms = NULL")
+    assert b" 0 cancelled\n" in running.stdout.readline()
     queue.sql(
         "INSERT INTO replies (prompt_id, seq, fault, error_message, received_at_ms) VALUES (1, 1, 'x', ?, 1)", "a\nb"
     )

@@ -144,6 +144,15 @@ async def test_what_needs_somebody_stands_at_the_top_with_what_to_do(scene_of):
     assert "46 prompts failed" in top
 
 
+async def test_a_restored_queue_says_so_at_the_top(scene_of):
+    def restored(scene):
+        scene.sql("UPDATE queue_state SET backed_up_at_ms = 1700000000000")
+
+    _, text = await scene_of(restored)
+    assert "What needs you" in text
+    assert "restored from the backup of 2023-11-14T22:13:20Z" in text
+
+
 async def test_an_empty_queue_says_how_to_begin(scene_of):
     _, text = await scene_of(scenes.empty)
     assert "All is well" in text
