@@ -12,7 +12,7 @@ import scenes
 from orchestrator.config import Config
 from orchestrator.config.tables import Web
 from orchestrator.core.model import Fault
-from orchestrator.status import status_of
+from orchestrator.status import Watched, status_of
 from orchestrator.store.database import Database
 from orchestrator.web.page import REMEDIES, rendered
 from orchestrator.web.pictures import bars, top_of
@@ -47,6 +47,20 @@ async def scene_of(queue_file):
         return status, rendered(status, "the-nonce")
 
     yield drawn
+    await database.close()
+
+
+async def test_who_looks_again_and_again_counts_tags_less_often_than_the_rest(queue_file, monkeypatch):
+    scene, database = scenes.Scene(queue_file), Database(f"sqlite:///{queue_file}")
+    watched = Watched(database, Config())
+    monkeypatch.setattr("orchestrator.remembered.SHARE", 1e9)
+    for count in (2, 5):
+        scene.add(count, tag="a")
+        looked = await watched.status()
+        assert [counts["queued"] for counts in looked["tags"]] == [2]
+        assert looked["prompts"]["queued"] == scene.prompts
+    looked = await status_of(database, Config())
+    assert [counts["queued"] for counts in looked["tags"]] == [7]
     await database.close()
 
 
