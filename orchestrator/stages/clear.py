@@ -61,15 +61,20 @@ async def _clear(context: Context, client: Client, batch: Batch) -> None:
     named = await _named_now(client, batch)
     ids = [file_id for file_id in (batch.output_file_id, batch.error_file_id, batch.input_file_id) if file_id]
     needed = await context.database.read(partial(named_by_open_batches, file_ids=ids))
-    deleted = 0
+    deleted, left = 0, list[str]()
     for file_id in dict.fromkeys(ids):
         reason = (
             "a batch that is not over needs it" if file_id in needed else await _delete(client, batch, file_id, named)
         )
         deleted += reason is None
         if reason is not None:
+            left.append(f"file {file_id} was left at the provider: {reason}")
             tell("clear.kept", batch=batch.id, key=batch.key, file_id=file_id, reason=reason)
-    done = partial(update_closed, batch=batch, files_deleted_at_ms=context.now_ms(), tries=0, last_error=None)
+    now_ms = context.now_ms()
+    done = partial(
+        update_closed, batch=batch, files_deleted_at_ms=now_ms, tries=0, last_error="; ".join(left) or None,
+        last_error_at_ms=now_ms if left else None,
+    )  # fmt: skip
     await context.database.write(done)
     if deleted:
         tell("clear.deleted", batch=batch.id, key=batch.key, files=deleted)

@@ -63,8 +63,10 @@ async def test_no_file_is_deleted_before_every_line_of_its_batch_has_its_outcome
         assert gone(rig) == []
         assert rig.batch()["status"] != "settled"
     await rig.run(settle)
+    assert rig.value("SELECT files_deleted_at FROM batches") is None
     await rig.later(clear, seconds=1)
     assert gone(rig) == ["input", "output", "error"]
+    assert rig.value("SELECT files_deleted_at FROM batches") is not None
 
 
 async def test_the_file_of_a_batch_that_was_never_made_is_deleted(start):
@@ -144,6 +146,9 @@ async def test_what_the_provider_will_not_delete_is_told_and_left(start):
     await settled(rig)
     await rig.run(clear)
     assert len(rig.told("clear.kept")) == deletions(rig) == 3
+    (shown,) = rig.sql("SELECT files_deleted_at, output_file_id, last_error, last_error_at FROM batches")
+    assert f"file {shown['output_file_id']} was left at the provider: DELETE" in shown["last_error"]
+    assert shown["last_error_at"] == shown["files_deleted_at"]
     await rig.later(clear, seconds=DAY_SECONDS)
     assert deletions(rig) == 3
 
