@@ -105,8 +105,10 @@ The daemon writes structured lines to stderr: JSON when stderr is not a terminal
 left out. No prompt text, no answer and no key is ever written, at any level. Filter by `batch` to follow one batch's
 life. A warning or an error carries `todo`: what to do about it. This page is made from the code (`make docs`).
 
-What repeats is folded: a failure in a row is told at its 1st, 2nd, 4th, 8th … time with the count, one that stops every
-stage (a full disk) once for all of them, and progress at each further tenth of a batch.
+What repeats is folded: a failure in a row is told at its 1st, 2nd, 4th, 8th … time with the count (`tries`), one that
+stops every stage (a full disk) once for all of them, and progress at each further tenth of a batch. While a provider
+fails for many batches, one of them speaks for all, for ten minutes after its last line; `others` counts the lines that
+were left out so.
 
 {table}
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from orchestrator.context import Context, Tick
 from orchestrator.core.retry import backoff
 from orchestrator.errors import NotFound, ProviderError, Rejected, ReplyLost, Throttled
+from orchestrator.folding import left_out
 from orchestrator.store.retention import named_by_open_batches, next_with_files, take_chore, update_closed
 from orchestrator.telemetry import record as tell
-from orchestrator.telemetry import worth_telling
 
 if TYPE_CHECKING:
     from orchestrator.api.client import Client
@@ -131,5 +131,9 @@ async def _delay(context: Context, batch: Batch, error: ProviderError) -> None:
     )  # fmt: skip
     await context.database.write(noted)
     context.resting[batch.lane.provider] = context.in_ms(max(asked, RETRY_BASE_SECONDS))
-    if worth_telling(tries):
-        tell("clear.failed", batch=batch.id, key=batch.key, reason=str(error), tries=tries)
+    others = left_out(context, "clear.failed", batch, tries)
+    if others is not None:
+        tell(
+            "clear.failed", batch=batch.id, key=batch.key, provider=batch.lane.provider, reason=str(error),
+            tries=tries, others=others,
+        )  # fmt: skip
