@@ -7,7 +7,8 @@ import pytest
 from rig import collect, pack, poll, settle, submit
 
 from orchestrator.stages import clear
-from orchestrator.store.retention import take_chore
+from orchestrator.store.batches import get_batch
+from orchestrator.store.retention import named_by_open_batches, take_chore, update_closed
 
 DAY_SECONDS = 86_400
 AT_ONCE = {"remote_files": "delete", "remote_files_days": 0}
@@ -45,6 +46,14 @@ async def test_the_files_of_a_settled_batch_are_deleted_when_their_days_are_over
     await rig.later(clear, seconds=DAY_SECONDS)
     assert rig.ledger.requests == calls
     assert rig.result("good")["answer"]
+
+
+async def test_the_days_begin_when_a_batch_is_settled(start):
+    rig = await start(retention={"remote_files": "delete", "remote_files_days": 2})
+    await settled(rig)
+    rig.sql("UPDATE batch_states SET created_at_ms = created_at_ms - ?", 20 * DAY_SECONDS * 1000)
+    await rig.later(clear, seconds=DAY_SECONDS)
+    assert gone(rig) == []
 
 
 async def test_they_are_kept_unless_it_is_asked_for(rig):
@@ -127,6 +136,15 @@ async def test_while_it_fails_one_call_is_made_for_all_batches_and_later_fewer(s
     for _ in range(70):
         await rig.later(clear, seconds=60)
     assert len(gone(rig)) == 15
+
+
+async def test_a_batch_whose_files_cannot_be_deleted_is_tried_less_and_less_often(start):
+    rig = await start(retention=AT_ONCE)
+    await settled(rig)
+    rig.faults.add("status-500:route=delete-file")
+    for _ in range(60):
+        await rig.later(clear, seconds=60)
+    assert 5 <= deletions(rig) <= 12
 
 
 async def test_the_pause_that_the_provider_asks_for_is_kept(start):
@@ -256,6 +274,30 @@ async def test_a_file_that_an_open_batch_needs_is_left(start):
     await rig.run(clear)
     assert is_there(rig, other["input_file_id"])
     assert rig.told("clear.kept")[0]["reason"] == "a batch that is not over needs it"
+
+
+async def test_every_file_that_an_open_batch_names_is_needed(start):
+    rig = await start(retention=AT_ONCE)
+    await settled(rig)
+    rig.ask("open")
+    open_batch = await rig.submitted()
+    named = "UPDATE batch_states SET input_file_id = ?, output_file_id = ?, error_file_id = ? WHERE id = ?"
+    rig.sql(named, "f-1", "f-2", "f-3", open_batch["id"])
+    rig.sql(named, "f-4", "f-5", "f-6", 1)
+    look = partial(named_by_open_batches, file_ids=[f"f-{number}" for number in range(9)])
+    assert await rig.context.database.read(look) == {"f-1", "f-2", "f-3"}
+
+
+async def test_nothing_is_noted_of_a_batch_that_is_not_over_or_is_done_with(start):
+    rig = await start(retention=AT_ONCE)
+    await settled(rig)
+    rig.ask("open")
+    await rig.submitted()
+    rig.sql("UPDATE batch_states SET files_deleted_at_ms = 1 WHERE id = 1")
+    for number in (1, 2):
+        batch = await rig.context.database.read(partial(get_batch, batch_id=number))
+        await rig.context.database.write(partial(update_closed, batch=batch, last_error="!"))
+    assert [batch["last_error"] for batch in rig.batches()] == [None, None]
 
 
 async def test_batches_of_a_provider_that_left_the_settings_wait(start):
