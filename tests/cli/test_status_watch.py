@@ -3,6 +3,8 @@ import os
 import pty
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -57,6 +59,16 @@ def stop(running):
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=DEADLINE_SECONDS)
     return running.returncode, out.decode().splitlines(), err.decode()
+
+
+def test_who_presses_ctrl_c_twice_sees_no_traceback_of_a_connection_that_was_being_closed():
+    program = (
+        "import logging, orchestrator.store.database\n"
+        "try: raise KeyboardInterrupt\n"
+        "except KeyboardInterrupt: logging.getLogger('sqlalchemy.pool.impl').error('closing', exc_info=True)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert ran.stderr == b""
 
 
 def test_a_pipe_gets_one_plain_line_per_change(queue, watch):

@@ -238,6 +238,21 @@ async def test_a_file_that_the_provider_does_not_show_to_be_ours_is_left(start, 
     assert len(gone(rig)) == 2
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_input_file_without_a_name_is_ours_where_the_provider_names_it_for_our_batch(start, known):
+    rig = await start(retention=AT_ONCE, through_proxy=True)
+
+    def nameless(status, headers, body):
+        return status, headers, json.dumps(json.loads(body) | {"filename": None}).encode()
+
+    await settled(rig)
+    rig.proxy.rewrite("GET", "/files/[^/]+$", nameless)
+    if not known:
+        rig.sandbox.provider.batches[rig.batch()["remote_batch_id"]].metadata.clear()
+    await rig.run(clear)
+    assert gone(rig) == (["input", "output", "error"] if known else [])
+
+
 @pytest.mark.parametrize("name", ["output_file_id", "error_file_id"])
 async def test_a_file_of_another_kind_that_a_provider_names_as_answers_is_left(start, name):
     rig = await start(retention=AT_ONCE, through_proxy=True)
