@@ -105,6 +105,14 @@ async def test_a_file_that_is_gone_already_counts_as_deleted(start):
     assert rig.batch()["files_deleted_at_ms"] is not None
 
 
+async def test_a_file_that_is_named_twice_is_deleted_once(start):
+    rig = await start(retention=AT_ONCE)
+    await settled(rig)
+    rig.sql("UPDATE batch_states SET error_file_id = output_file_id")
+    await rig.run(clear)
+    assert rig.told("clear.deleted")[0]["files"] == deletions(rig) == 2
+
+
 async def test_a_deletion_whose_reply_is_lost_is_repeated_without_harm(start):
     rig = await start(retention=AT_ONCE)
     rig.faults.add("lost-reply:route=delete-file", times=2)
@@ -164,6 +172,7 @@ async def test_what_the_provider_will_not_delete_is_told_and_left(start):
     await settled(rig)
     await rig.run(clear)
     assert len(rig.told("clear.kept")) == deletions(rig) == 3
+    assert not rig.told("clear.deleted")
     (shown,) = rig.sql("SELECT files_deleted_at, output_file_id, last_error, last_error_at FROM batches")
     assert f"file {shown['output_file_id']} was left at the provider: DELETE" in shown["last_error"]
     assert shown["last_error_at"] == shown["files_deleted_at"]

@@ -337,4 +337,5 @@ async def test_a_daemon_with_nothing_to_delete_writes_nothing(start, days):
     version = await rig.context.database.foreign_version()
     await rig.run(prune)
     assert await rig.context.database.foreign_version() == version
+    assert not rig.told("prune.pruned")
     assert rig.value("SELECT count(*) FROM chores") == 0
