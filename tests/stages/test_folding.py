@@ -1,7 +1,9 @@
 """An outage is one story in the log, however many batches it meets, and the heartbeat says how many."""
 
+import dataclasses
 from functools import partial
 
+import msgspec
 import pytest
 from rig import admit, pack, poll, submit
 
@@ -53,6 +55,12 @@ async def test_a_batch_speaks_for_others_no_longer_than_ten_minutes_after_its_li
     many.clock.advance(1)
     assert left_out(many.context, "poll.failed", second, 4) == 2
     assert left_out(many.context, "poll.failed", first, 2) is None
+
+
+async def test_another_provider_speaks_for_itself(many):
+    first, second = [await many.context.database.read(partial(get_batch, batch_id=number)) for number in (1, 2)]
+    elsewhere = dataclasses.replace(second, lane=msgspec.structs.replace(second.lane, provider="other"))
+    assert [left_out(many.context, "poll.failed", batch, 1) for batch in (first, second, elsewhere)] == [0, None, 0]
 
 
 async def test_a_clock_that_was_set_back_silences_nobody(many):
