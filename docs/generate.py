@@ -105,24 +105,28 @@ The daemon writes structured lines to stderr: JSON when stderr is not a terminal
 left out. No prompt text, no answer and no key is ever written, at any level. Filter by `batch` to follow one batch's
 life. A warning or an error carries `todo`: what to do about it. This page is made from the code (`make docs`).
 
-What repeats is folded: a failure in a row is told at its 1st, 2nd, 4th, 8th … time with the count, one that stops every
-stage (a full disk) once for all of them, and progress at each further tenth of a batch.
+What repeats is folded: a failure in a row is told at its 1st, 2nd, 4th, 8th … time with the count (`tries`), one that
+stops every stage (a full disk) once for all of them, and progress at each further tenth of a batch. While a provider
+fails for many batches, one of them speaks for all, for ten minutes after its last line; `others` counts the lines that
+were left out so.
 
 {table}
 
 ## A day
 
-Read it so: the heartbeats say whether work goes on (`done`, `failed` since the last one) and who is paused; `grep -v
-info` shows what went wrong; the line of a batch that is over (`settle.settled`) says what became of it. On this day
-only two things needed somebody: six rows that were no JSON (05:12), and an account without credit (14:07). The rate
-limits at 03:04, the broken connections from 07:31, the batch that the provider ended half done (09:35) and the full
-disk (11:18, but for the space) mended themselves, and so did the restart at 17:00.
+Read it so: the heartbeats say whether work goes on (`done`, `failed` since the last one) and what is not well just now
+(`failing_batches`, `paused`); `grep -v info` shows what went wrong; the line of a batch that is over (`settle.settled`)
+says what became of it. On this day four things needed somebody: six rows that were no JSON (05:12), a full disk
+(11:18), an account without credit (14:07), and eight prompts that the provider's content filter refused, one by one
+(`settle.gave_up`). The rate limits at 03:04, the broken connections from 07:31 and the batch that the provider ended
+half done (09:35) mended themselves; the restart at 17:00 cost nothing. At 08:00, one batch was still failing; at 09:00,
+none was.
 
 It comes from a run of the daemon against the sandbox under the clock of the simulator: `.venv/bin/python
-tests/simulation/day.py` lives through it again in some minutes. The settings are the defaults, but each batch is
-looked at every five minutes only and the heartbeat is hourly, so that the day fits here. Of more than seventy batches
-the first one is shown with its whole life, and those in trouble without their progress; keys and `todo` are left out,
-and times are those of the simulated day.
+tests/simulation/day.py` lives through it again in some minutes. Each batch is looked at every five minutes only and the
+heartbeat is hourly, so that the day fits here; `daemon.config` shows the rest. Of more than seventy batches the first
+one is shown with its whole life, those in trouble with the provider without their progress, and of the others what
+needs somebody; keys and `todo` are left out, and times are those of the simulated day.
 
 ```
 {day}```

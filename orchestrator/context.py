@@ -89,7 +89,8 @@ class Context:
     `holding` are the batches this process works on now, each with the steady time until which it is surely ours;
     `looks` are those for batches that are due which begin in the next step of the event loop.
     `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
-    `strangers` remote batches of this queue that hold no prompt it still has.
+    `strangers` remote batches of this queue that hold no prompt it still has; `speakers`, by event and provider, the
+    batch whose failure the log told last, when (Unix ms), and how many of others were left out since.
     """
 
     config: Config
@@ -105,6 +106,7 @@ class Context:
     resting: dict[str, int] = field(default_factory=dict)
     pruning: Pruning = field(default_factory=Pruning)
     strangers: set[str] = field(default_factory=set)
+    speakers: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)

@@ -156,7 +156,8 @@ class Daemon:
             now_ms = self.context.now_ms()
             with contextlib.suppress(StoreError):
                 pulse = await self.context.database.read(partial(take_pulse, since_ms=since_ms, until_ms=now_ms))
-                record("daemon.heartbeat", **{**asdict(pulse), "paused": pulse.paused or None})
+                unwell = {name: getattr(pulse, name) or None for name in ("failing_batches", "paused")}
+                record("daemon.heartbeat", **{**asdict(pulse), **unwell})
                 since_ms = now_ms
 
     async def _watch_for_idle(self) -> None:

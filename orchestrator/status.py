@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.model import BatchStatus, PromptStatus
 from orchestrator.core.telling import duration, iso
-from orchestrator.store.overview import ActiveBatch, Trouble, count_prompts, list_active_batches, list_trouble
+from orchestrator.remembered import Remembered
+from orchestrator.store.overview import (
+    ActiveBatch,
+    Trouble,
+    count_by_tag,
+    count_prompts,
+    list_active_batches,
+    list_trouble,
+)
 from orchestrator.store.providers import ProviderState, list_provider_states
 from orchestrator.store.recent import (
     FaultGroup,
@@ -24,6 +32,7 @@ from orchestrator.store.recent import (
     list_steps,
 )
 from orchestrator.store.reports import count_queued
+from orchestrator.store.restoring import Restored, read_restored
 from orchestrator.store.retention import read_pruned
 
 if TYPE_CHECKING:
@@ -34,7 +43,8 @@ if TYPE_CHECKING:
     from orchestrator.config import Config
     from orchestrator.store.database import Database
 
-STATUSES = tuple(status.value for status in PromptStatus)
+    Tags = Mapping[str | None, Mapping[str, int]]
+
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 STEP_MS, STEPS = 600_000, 72
 """Throughput: how long one step is, and how many of them reach back: twelve hours."""
@@ -53,11 +63,15 @@ REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Everything that is shown, as of `at_ms`, from one snapshot. `in_batches` holds the prompts waiting in each."""
+    """Everything that is shown, as of `at_ms`, from one snapshot, but for tags that were counted earlier.
+
+    `in_batches` holds the prompts waiting in each.
+    """
 
     database: str
     at_ms: int
-    tags: Mapping[str | None, Mapping[str, int]]
+    prompts: Mapping[str, int]
+    tags: Tags
     pruned: Mapping[str, int]
     queued: Mapping[str, int]
     in_batches: Mapping[int, int]
@@ -70,22 +84,29 @@ class Look:
     errors: Sequence[Trouble]
     steps: Sequence[Step]
     providers: frozenset[str]
-
-    @property
-    def prompts(self) -> dict[str, int]:
-        return {status: sum(each[status] for each in self.tags.values()) for status in STATUSES}
+    restored: Restored | None
+    looks_needed: int
 
 
-async def status_of(database: Database, config: Config) -> dict[str, Any]:
-    """The one object that `status --json` and `/status.json` show."""
-    return as_object(await look_at(database, config))
+async def status_of(database: Database, config: Config, tags: Tags | None = None) -> dict[str, Any]:
+    """The one object that `status --json` and `/status.json` show. `tags` are counted unless they are given."""
+    look = partial(_look, database=database, config=config, at_ms=int(time.time() * 1000), tags=tags)
+    return as_object(await database.read(look))
 
 
-async def look_at(database: Database, config: Config) -> Look:
-    return await database.read(partial(_look, database=database, config=config, at_ms=int(time.time() * 1000)))
+class Watched:
+    """A queue that is looked at again and again: its tags are counted the less often, the longer that takes."""
+
+    def __init__(self, database: Database, config: Config) -> None:
+        self._database = database
+        self._config = config
+        self._tags: Remembered[Tags] = Remembered(lambda: database.read(count_by_tag), 0, wait_seconds=None)
+
+    async def status(self) -> dict[str, Any]:
+        return await status_of(self._database, self._config, await self._tags.get())
 
 
-async def _look(connection: AsyncConnection, database: Database, config: Config, at_ms: int) -> Look:
+async def _look(connection: AsyncConnection, database: Database, config: Config, at_ms: int, tags: Tags | None) -> Look:
     rates = {
         name: await _ended(connection, at_ms - span_ms, at_ms)
         for name, span_ms in (("last_minute", MINUTE_MS), ("last_hour", HOUR_MS))
@@ -98,7 +119,8 @@ async def _look(connection: AsyncConnection, database: Database, config: Config,
     return Look(
         database=database.named,
         at_ms=at_ms,
-        tags=await count_prompts(connection),
+        prompts=await count_prompts(connection),
+        tags=await count_by_tag(connection) if tags is None else tags,
         pruned=await read_pruned(connection),
         queued=await count_queued(connection),
         in_batches=await count_in_batches(connection),
@@ -113,6 +135,8 @@ async def _look(connection: AsyncConnection, database: Database, config: Config,
         errors=await list_trouble(connection, MOST_TROUBLE),
         steps=await list_steps(connection, MOST_STEPS),
         providers=frozenset(config.providers),
+        restored=await read_restored(connection),
+        looks_needed=config.submission.adopt_checks,
     )
 
 
@@ -140,7 +164,8 @@ def as_object(look: Look) -> dict[str, Any]:
         "database": look.database,
         "at": iso(look.at_ms),
         "attention": list(_attention(look)),
-        "prompts": look.prompts,
+        "restored": _restored_object(look),
+        "prompts": dict(look.prompts),
         "flow": _flow(look),
         "tags": [{"tag": tag, **counts} for tag, counts in look.tags.items()],
         "pruned": dict(look.pruned),
@@ -200,6 +225,17 @@ def expires_at_ms(batch: ActiveBatch) -> int | None:
     return batch.submitted_at_ms + length * 1000
 
 
+def _restored_object(look: Look) -> dict[str, Any] | None:
+    if look.restored is None:
+        return None
+    return {
+        "backed_up_at": iso(look.restored.backed_up_at_ms),
+        "looks": look.restored.looks,
+        "looks_needed": look.looks_needed,
+        "next_look_at": iso(look.restored.look_at_ms or None),
+    }
+
+
 def _pause_object(state: ProviderState) -> dict[str, Any]:
     return {
         "provider": state.name,
@@ -239,6 +275,13 @@ def _attention(look: Look) -> Iterator[dict[str, str]]:
             "level": "error",
             "what": f"batches wait for provider {name}, which left the settings",
             "todo": f"put the table [providers.{name}] back, with its key, and start the daemon again",
+        }
+    if look.restored is not None:
+        yield {
+            "level": "warning",
+            "what": f"restored from the backup of {iso(look.restored.backed_up_at_ms)}: nothing is sent until it is "
+            f"known what was sent since; {look.restored.looks} of {look.looks_needed} looks at the providers are done",
+            "todo": "let a daemon run: it goes on by itself; if it lasts, its log says why (loop.failed)",
         }
     yield from _batches_in_trouble(look)
     failed = sum(look.throughput["failed"])

@@ -27,6 +27,7 @@ class Event:
 
 
 _BATCH = "batch, key"
+_FOLDED = "Folded; `others` counts what was left out of other batches."
 
 EVENTS: dict[str, Event] = {
     "daemon.started": Event("info", "The daemon runs.", "version, database, owner, providers, released_leases"),
@@ -40,8 +41,9 @@ EVENTS: dict[str, Event] = {
     ),
     "daemon.heartbeat": Event(
         "info",
-        "The queue's counts, at a steady interval; done and failed since the last one; paused providers.",
-        "queued, batched, active_batches, done, failed, paused",
+        "The queue's counts, at a steady interval; done and failed since the last one; what is not well: batches whose "
+        "last call failed, paused providers.",
+        "queued, batched, active_batches, done, failed, failing_batches, paused",
     ),
     "daemon.idle": Event("info", "Every prompt has ended; `--until-idle` stops here.", "done, failed, cancelled"),
     "daemon.stopping": Event("info", "A signal asked for a stop; ticks in hand are finished.", "signal, grace_seconds"),
@@ -115,8 +117,8 @@ EVENTS: dict[str, Event] = {
     ),
     "submit.delayed": Event(
         "warning",
-        "A call failed and is tried again later. Logged at the 1st, 2nd, 4th, 8th … time in a row.",
-        f"{_BATCH}, reason, tries, pause_seconds",
+        f"A call failed and is tried again later. {_FOLDED}",
+        f"{_BATCH}, provider, reason, tries, others, pause_seconds",
         "If it lasts, check the network and the provider's status page, or run `orchestrator check`.",
     ),
     "submit.lines_refused": Event(
@@ -164,8 +166,8 @@ EVENTS: dict[str, Event] = {
     ),
     "poll.failed": Event(
         "warning",
-        "A poll got no answer; the batch is left as it is. Logged at the 1st, 2nd, 4th, 8th … time in a row.",
-        f"{_BATCH}, reason, tries",
+        f"A poll got no answer; the batch is left as it is. {_FOLDED}",
+        f"{_BATCH}, provider, reason, tries, others",
         "If it lasts, check the network, the key and the provider's status page.",
     ),
     "poll.stuck": Event(
@@ -208,8 +210,8 @@ EVENTS: dict[str, Event] = {
     ),
     "collect.failed": Event(
         "warning",
-        "A download broke off; what arrived is stored, the rest is read later.",
-        f"{_BATCH}, file, reason, tries",
+        f"A download broke off; what arrived is stored, the rest is read later. {_FOLDED}",
+        f"{_BATCH}, provider, file, reason, tries, others",
         "If it lasts, check the network and the provider's status page.",
     ),
     "collect.skip_ignored": Event(
@@ -252,6 +254,12 @@ EVENTS: dict[str, Event] = {
         "The batch is closed: received = done + failed + resent.",
         f"{_BATCH}, remote_status, lines, done, failed, resent, faults, seconds",
     ),
+    "settle.gave_up": Event(
+        "warning",
+        "Prompts of the batch failed for good; the faults are those of all its lines.",
+        f"{_BATCH}, failed, faults",
+        "`orchestrator failures` shows why; correct the prompts and `orchestrator retry` them.",
+    ),
     "reclaim.begun": Event(
         "warning",
         "This queue was restored from a backup: what was sent since is looked for before anything else is done.",
@@ -291,8 +299,8 @@ EVENTS: dict[str, Event] = {
     ),
     "clear.failed": Event(
         "warning",
-        "Files could not be deleted at the provider now; tried again later, less and less often. Folded.",
-        f"{_BATCH}, reason, tries",
+        f"Files could not be deleted at the provider now; tried again later, less and less often. {_FOLDED}",
+        f"{_BATCH}, provider, reason, tries, others",
         "If it lasts, check the network, the key and the provider's status page.",
     ),
 }

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from orchestrator.store.database import Database
 
 PAGE = 500
-TIMES = ("created_at", "uploaded_at", "submitted_at", "polled_at", "ended_at", "settled_at", "next_poll_at")
+TIMES = (
+    "created_at", "uploaded_at", "submitted_at", "polled_at", "ended_at", "settled_at", "next_poll_at",
+    "files_deleted_at",
+)  # fmt: skip
 EPILOG = """\b
 --json prints one object:
   batches   without ID: [{the columns of the view batches}], newest first:
@@ -29,7 +32,7 @@ EPILOG = """\b
             remote_failed lines_received lines_done lines_failed
             lines_resent duplicates unreadable created_at uploaded_at
             submitted_at polled_at ended_at settled_at next_poll_at
-            last_error last_error_at
+            last_error last_error_at files_deleted_at
   batch     with ID: the same columns of one
   outcomes  with ID: {"done", each fault, "waiting"}: lines by outcome
 """

@@ -29,6 +29,9 @@ EPILOG = """\b
   at        the time of this look (all times are UTC, ISO 8601)
   attention [{"level", "what", "todo"}]: what needs somebody, the worst
             first; empty when all is well; level is error or warning
+  restored  null; in a queue restored from a backup, until it is known what
+            was sent since, {"backed_up_at", "looks", "looks_needed",
+            "next_look_at"}: looks at the providers that are done
   prompts   {"queued", "batched", "done", "failed", "cancelled"}: how many
   flow      where they are: queued ones are "new" (not looked at yet),
             "ready" or "waiting" for their time, batched ones "packed" (not

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.screen import say_json
-from orchestrator.cli.status import look
 from orchestrator.cli.tables import SHOWN_CHARACTERS, shortened
 from orchestrator.core.telling import harmless, shown_status
+from orchestrator.status import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +26,10 @@ BATCHES_TOLD = 3
 
 async def watch(database: Database, loaded: Loaded, *, interval: float, as_json: bool) -> None:
     """Look until cancelled."""
+    watched = Watched(database, loaded.config)
     with _live() if sys.stdout.isatty() and not as_json else _lines(as_json=as_json) as show:
         while True:
-            show(await look(database, loaded))
+            show(await watched.status())
             await asyncio.sleep(interval)
 
 
@@ -55,6 +56,8 @@ def _lines(*, as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 def told(status: Mapping[str, Any]) -> str:
     """Everything that can change but the time, on one line."""
     words = [", ".join(f"{count} {name}" for name, count in status["prompts"].items())]
+    if status["restored"]:
+        words.append("restored from a backup: {looks}/{looks_needed} looks".format_map(status["restored"]))
     words += [
         f"batch {batch['id']} {shown_status(batch)} {batch['lines_received']}/{batch['lines']}"
         for batch in status["batches"][:BATCHES_TOLD]

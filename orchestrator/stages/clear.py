@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from orchestrator.context import Context, Tick
 from orchestrator.core.retry import backoff
 from orchestrator.errors import NotFound, ProviderError, Rejected, ReplyLost, Throttled
+from orchestrator.folding import left_out
 from orchestrator.store.retention import named_by_open_batches, next_with_files, take_chore, update_closed
 from orchestrator.telemetry import record as tell
-from orchestrator.telemetry import worth_telling
 
 if TYPE_CHECKING:
     from orchestrator.api.client import Client
@@ -61,15 +61,20 @@ async def _clear(context: Context, client: Client, batch: Batch) -> None:
     named = await _named_now(client, batch)
     ids = [file_id for file_id in (batch.output_file_id, batch.error_file_id, batch.input_file_id) if file_id]
     needed = await context.database.read(partial(named_by_open_batches, file_ids=ids))
-    deleted = 0
+    deleted, left = 0, list[str]()
     for file_id in dict.fromkeys(ids):
         reason = (
             "a batch that is not over needs it" if file_id in needed else await _delete(client, batch, file_id, named)
         )
         deleted += reason is None
         if reason is not None:
+            left.append(f"file {file_id} was left at the provider: {reason}")
             tell("clear.kept", batch=batch.id, key=batch.key, file_id=file_id, reason=reason)
-    done = partial(update_closed, batch=batch, files_deleted_at_ms=context.now_ms(), tries=0, last_error=None)
+    now_ms = context.now_ms()
+    done = partial(
+        update_closed, batch=batch, files_deleted_at_ms=now_ms, tries=0, last_error="; ".join(left) or None,
+        last_error_at_ms=now_ms if left else None,
+    )  # fmt: skip
     await context.database.write(done)
     if deleted:
         tell("clear.deleted", batch=batch.id, key=batch.key, files=deleted)
@@ -126,5 +131,9 @@ async def _delay(context: Context, batch: Batch, error: ProviderError) -> None:
     )  # fmt: skip
     await context.database.write(noted)
     context.resting[batch.lane.provider] = context.in_ms(max(asked, RETRY_BASE_SECONDS))
-    if worth_telling(tries):
-        tell("clear.failed", batch=batch.id, key=batch.key, reason=str(error), tries=tries)
+    others = left_out(context, "clear.failed", batch, tries)
+    if others is not None:
+        tell(
+            "clear.failed", batch=batch.id, key=batch.key, provider=batch.lane.provider, reason=str(error),
+            tries=tries, others=others,
+        )  # fmt: skip

@@ -19,6 +19,7 @@ from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome, judge
 from orchestrator.core.retry import backoff
 from orchestrator.errors import NotFound, ProviderError, ReplyLost, Throttled
+from orchestrator.folding import left_out
 from orchestrator.lease import held
 from orchestrator.pauses import pause_provider
 from orchestrator.recording import late_success, settled
@@ -34,7 +35,7 @@ from orchestrator.store.replies import (
     record,
 )
 from orchestrator.store.tables import batch_states
-from orchestrator.telemetry import further_tenth, worth_telling
+from orchestrator.telemetry import further_tenth
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
@@ -381,8 +382,12 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
             last_error_at_ms=context.now_ms(), collect_due=batch.status is BatchStatus.ENDED,
         )
     )  # fmt: skip
-    if worth_telling(tries):
-        tell("collect.failed", batch=batch.id, key=batch.key, file=cursor.file, reason=str(error), tries=tries)
+    others = left_out(context, "collect.failed", batch, tries)
+    if others is not None:
+        tell(
+            "collect.failed", batch=batch.id, key=batch.key, provider=batch.lane.provider, file=cursor.file,
+            reason=str(error), tries=tries, others=others,
+        )  # fmt: skip
     return False
 
 

@@ -11,11 +11,12 @@ from orchestrator.context import Context, Tick
 from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.polling import Patience, Step, most_completed, next_step
 from orchestrator.errors import NotFound, ProviderError, ReplyLost, Throttled
+from orchestrator.folding import left_out
 from orchestrator.lease import held
 from orchestrator.store.batches import move_batch, statuses, update_batch
 from orchestrator.store.replies import count_members
 from orchestrator.store.tables import batch_states
-from orchestrator.telemetry import further_tenth, worth_telling
+from orchestrator.telemetry import further_tenth
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
@@ -124,9 +125,13 @@ async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> 
             last_error_at_ms=context.now_ms(),
         )
     )  # fmt: skip
-    if worth_telling(tries):
-        hint = " (held: it may be another key's, or purged)" if isinstance(error, NotFound) else ""
-        tell("poll.failed", batch=batch.id, key=batch.key, reason=f"{error}{hint}", tries=tries)
+    hint = " (held: it may be another key's, or purged)" if isinstance(error, NotFound) else ""
+    others = left_out(context, "poll.failed", batch, tries)
+    if others is not None:
+        tell(
+            "poll.failed", batch=batch.id, key=batch.key, provider=batch.lane.provider, reason=f"{error}{hint}",
+            tries=tries, others=others,
+        )  # fmt: skip
 
 
 def _tell_change(batch: Batch, remote: RemoteBatch, step: Step) -> None:

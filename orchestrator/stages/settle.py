@@ -232,6 +232,8 @@ async def _close(context: Context, batch: Batch) -> None:
     closed = await context.database.read(partial(get_batch, batch_id=batch.id))
     outcomes = await context.database.read(partial(count_outcomes, batch_id=batch.id))
     faults = {name: count for name, count in outcomes.items() if name not in {"done", "waiting"}}
+    if closed.lines_failed:
+        tell("settle.gave_up", batch=batch.id, key=batch.key, failed=closed.lines_failed, faults=faults or None)
     tell(
         "settle.settled", batch=batch.id, key=batch.key, remote_status=closed.remote_status, lines=closed.lines,
         done=closed.lines_done, failed=closed.lines_failed, resent=closed.lines_resent,

@@ -15,6 +15,7 @@ from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.remote import RemoteBatch, RemoteState
 from orchestrator.core.retry import backoff
 from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError, Rejected, ReplyLost, Throttled
+from orchestrator.folding import left_out
 from orchestrator.lease import held, keep_lease, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
@@ -22,7 +23,6 @@ from orchestrator.store.batches import ON_OPEN_PROVIDER, get_batch, has_remote, 
 from orchestrator.store.providers import clear_pause, next_resume_ms
 from orchestrator.store.queue import Line, cancel_lines, delete_batched_orphans, list_lines, return_lines
 from orchestrator.telemetry import record as tell
-from orchestrator.telemetry import worth_telling
 from orchestrator.upload import LinesChanged, Upload
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ async def _certainly_refused(context: Context, batch: Batch, back_to: BatchStatu
         context, batch, back_to,
         tries=tries, next_try_at_ms=context.in_ms(pause), last_error=str(error), last_error_at_ms=context.now_ms(),
     )  # fmt: skip
-    _tell_delay(batch, str(error), tries, pause)
+    _tell_delay(context, batch, str(error), tries, pause)
     return False
 
 
@@ -324,13 +324,16 @@ async def _delay(context: Context, batch: Batch, reason: str, pause_seconds: flo
             last_error=reason, last_error_at_ms=context.now_ms(),
         )
     )  # fmt: skip
-    _tell_delay(batch, reason, tries, pause_seconds)
+    _tell_delay(context, batch, reason, tries, pause_seconds)
 
 
-def _tell_delay(batch: Batch, reason: str, tries: int, pause_seconds: float) -> None:
-    if worth_telling(tries):
-        pause = round(pause_seconds, 1)
-        tell("submit.delayed", batch=batch.id, key=batch.key, reason=reason, tries=tries, pause_seconds=pause)
+def _tell_delay(context: Context, batch: Batch, reason: str, tries: int, pause_seconds: float) -> None:
+    others = left_out(context, "submit.delayed", batch, tries)
+    if others is not None:
+        tell(
+            "submit.delayed", batch=batch.id, key=batch.key, provider=batch.lane.provider, reason=reason,
+            tries=tries, others=others, pause_seconds=round(pause_seconds, 1),
+        )  # fmt: skip
 
 
 async def _move(context: Context, batch: Batch, after: BatchStatus, **values: Any) -> None:  # noqa: ANN401

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,6 +56,9 @@ UNAVAILABLE = (
     exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError, sqlite3.OperationalError
 )  # fmt: skip
 """PostgreSQL ends a session that was frozen within a transaction, and writes to a standby, by an internal error."""
+
+# What goes wrong in a connection reaches us as an exception; SQLAlchemy would also print it, with a traceback.
+logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
 
 
 class Database:

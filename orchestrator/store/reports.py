@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Pulse:
     """Counts that cost only what is still to do and what ended of late, never the length of the history.
 
-    `done` and `failed` ended in the time asked for; `paused` names the providers that are paused.
+    `done` and `failed` ended in the time asked for; `failing_batches` are those whose last call failed; `paused` names
+    the providers that are paused.
     """
 
     queued: int
@@ -28,21 +29,21 @@ class Pulse:
     active_batches: int
     done: int
     failed: int
+    failing_batches: int
     paused: list[str]
 
 
 async def take_pulse(connection: AsyncConnection, since_ms: int, until_ms: int) -> Pulse:
     queued = sum((await count_queued(connection)).values())
-    active = int(
-        (await connection.execute(select(func.count()).select_from(batch_states).where(text(ACTIVE)))).scalar_one()
-    )
+    counted = select(func.count(), func.count().filter(batch_states.c.tries > 0)).where(text(ACTIVE))
+    active, failing = (await connection.execute(counted)).one()
     span_ms = max(1, until_ms - since_ms)
     done, failed = [
         sum(await count_ended(connection, status, since_ms, span_ms, since_ms + span_ms))
         for status in (PromptStatus.DONE, PromptStatus.FAILED)
     ]
     paused = sorted(name for name, state in (await list_provider_states(connection)).items() if state.pauses)
-    return Pulse(queued, await _count(connection, BATCHED), active, done, failed, paused)
+    return Pulse(queued, await _count(connection, BATCHED), active, done, failed, failing, paused)
 
 
 async def count_queued(connection: AsyncConnection) -> dict[str, int]:

@@ -18,7 +18,7 @@ BATCH_COLUMNS = (
     "input_file_id", "output_file_id", "error_file_id", "lines", "bytes", "remote_total", "remote_completed",
     "remote_failed", "lines_received", "lines_done", "lines_failed", "lines_resent", "duplicates", "unreadable",
     "created_at", "uploaded_at", "submitted_at", "polled_at", "ended_at", "settled_at", "next_poll_at", "last_error",
-    "last_error_at",
+    "last_error_at", "files_deleted_at",
 )  # fmt: skip
 """Columns of the view `batches` (product, section 2)."""
 

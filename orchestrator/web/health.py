@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from orchestrator.errors import SchemaMismatch, StoreError
+from orchestrator.remembered import Remembered
 from orchestrator.store.providers import list_provider_states
 from orchestrator.store.restoring import read_restored
 from orchestrator.store.schema import require_current
-from orchestrator.web.site import SITE, Remembered
+from orchestrator.web.site import SITE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

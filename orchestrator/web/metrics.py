@@ -15,9 +15,9 @@ from orchestrator import __version__
 from orchestrator.core.model import BatchStatus
 from orchestrator.core.states import BATCH_ENDS
 from orchestrator.errors import StoreError
+from orchestrator.remembered import Remembered
 from orchestrator.store.levels import Levels, Underway, read_levels
 from orchestrator.web.catalogue import METRICS
-from orchestrator.web.site import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator

@@ -11,9 +11,9 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from orchestrator.core.telling import duration, harmless, left_of_window, seconds_ago, shown_status
-from orchestrator.status import status_of
+from orchestrator.remembered import Remembered
+from orchestrator.status import Watched
 from orchestrator.web.pictures import PLOT_HEIGHT, PLOT_WIDTH, bars, flows, top_of
-from orchestrator.web.site import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -63,7 +63,7 @@ _templates.filters |= {"count": "{:,}".format, "duration": duration}
 
 def status_routes(site: Site) -> tuple[Answer, Answer]:
     """The page and the object; both show the same look, remembered for some seconds."""
-    look = Remembered(lambda: status_of(site.context.database, site.context.config), REMEMBERED_SECONDS)
+    look = Remembered(Watched(site.context.database, site.context.config).status, REMEMBERED_SECONDS)
 
     async def page(_request: web.Request) -> web.Response:
         nonce = secrets.token_urlsafe(16)

@@ -11,8 +11,9 @@ def batched(queue):
     )
     queue.sql(
         "INSERT INTO batch_states (key, lane_id, status, lines, nbytes, lines_done, lines_failed, remote_batch_id,"
-        " input_file_id, remote_status, created_at_ms, settled_at_ms)"
-        " VALUES ('orc-1', 1, 'settled', 3, 300, 2, 1, 'r-1', 'f-1', 'completed', 1700000000000, 1700000060000)"
+        " input_file_id, remote_status, created_at_ms, settled_at_ms, files_deleted_at_ms)"
+        " VALUES ('orc-1', 1, 'settled', 3, 300, 2, 1, 'r-1', 'f-1', 'completed', 1700000000000, 1700000060000,"
+        " 1700086400000)"
     )
     queue.sql(
         "INSERT INTO batch_states (key, lane_id, status, lines, remote_batch_id, created_at_ms, last_error)"
@@ -73,6 +74,7 @@ def test_a_pipe_gets_ids_files_timeline_and_outcomes(command, batched):
         r"input_file_id +f-1",
         r"created +2023-11-14 22:13:20",
         r"settled +2023-11-14 22:14:20",
+        r"files_deleted +2023-11-15 22:13:20",
         r"done +2",
         r"server +1",
     ):

@@ -201,3 +201,21 @@ def test_what_needs_somebody_is_told_with_what_to_do_the_worst_first(queue, batc
         ("warning", "1 prompts failed in the last 12 hours"),
     ]
     assert all(each["todo"] for each in needs)
+
+
+def test_a_restored_queue_tells_that_it_looks_for_what_was_sent_since_its_backup(queue, command, told):
+    assert told()["restored"] is None
+    queue.sql("UPDATE queue_state SET backed_up_at_ms = 1700000000000, looks = 4, look_at_ms = 1700000060000")
+    status = told()
+    assert status["restored"] == {
+        "backed_up_at": "2023-11-14T22:13:20Z",
+        "looks": 4,
+        "looks_needed": 12,
+        "next_look_at": "2023-11-14T22:14:20Z",
+    }
+    (need,) = status["attention"]
+    assert need["what"].startswith("restored from the backup of 2023-11-14T22:13:20Z: nothing is sent until")
+    assert "4 of 12 looks" in need["what"]
+    assert "restored from the backup of 2023-11-14T22:13:20Z" in command("status").out
+    queue.sql("UPDATE queue_state SET looks = 0, look_at_ms = 0")
+    assert told()["restored"]["next_look_at"] is None

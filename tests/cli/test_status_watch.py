@@ -3,6 +3,8 @@ import os
 import pty
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -59,6 +61,16 @@ def stop(running):
     return running.returncode, out.decode().splitlines(), err.decode()
 
 
+def test_who_presses_ctrl_c_twice_sees_no_traceback_of_a_connection_that_was_being_closed():
+    program = (
+        "import logging, orchestrator.store.database\n"
+        "try: raise KeyboardInterrupt\n"
+        "except KeyboardInterrupt: logging.getLogger('sqlalchemy.pool.impl').error('closing', exc_info=True)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert ran.stderr == b""
+
+
 def test_a_pipe_gets_one_plain_line_per_change(queue, watch):
     running = watch()
     first = running.stdout.readline().decode()
@@ -67,6 +79,10 @@ def test_a_pipe_gets_one_plain_line_per_change(queue, watch):
     assert b" 1 queued, 0 batched" in running.stdout.readline()
     queue.sql("UPDATE prompt_states SET status = 'failed'")
     assert b" 0 queued, 0 batched, 0 done, 1 failed, 0 cancelled\n" in running.stdout.readline()
+    queue.sql("UPDATE queue_state SET backed_up_at_ms = 1, looks = 3")
+    assert b" 0 cancelled; restored from a backup: 3/12 looks\n" in running.stdout.readline()
+    queue.sql("UPDATE queue_state SET backed_up_at_ms = NULL")
+    assert b" 0 cancelled\n" in running.stdout.readline()
     queue.sql(
         "INSERT INTO replies (prompt_id, seq, fault, error_message, received_at_ms) VALUES (1, 1, 'x', ?, 1)", "a\nb"
     )

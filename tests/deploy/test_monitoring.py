@@ -1,6 +1,7 @@
 """Alert rules and the dashboard ask for metrics, labels and values there are; promtool agrees where it is installed."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -29,7 +30,9 @@ VALUES = {
     "fault": set(Fault),
     "level": {event.level for event in EVENTS.values()} | {"warning|error"},
 }
-promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None and "CI" not in os.environ, reason="promtool is not installed"
+)
 
 
 def metric_of(series: str) -> str:

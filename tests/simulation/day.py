@@ -92,12 +92,36 @@ class Day:
         self.keeper.signal()
 
 
-async def lived():
+def telling_keeper(world):
+    """Its daemons tell of their start and their end, which `daemon.run` does: the simulator works in its place."""
     from keeper import Keeper  # noqa: PLC0415
+
+    from orchestrator import daemon as daemons  # noqa: PLC0415
+    from orchestrator.config import Loaded  # noqa: PLC0415
+
+    prepare = daemons.prepare
+    given = {f"{table}.{key}": "file" for table, values in plan().tables.items() for key in values}
+
+    async def prepared(context):
+        released = await prepare(context)
+        daemons._announce(context, Loaded(config=world.config, origins=given), released)
+        return released
+
+    class TellingKeeper(Keeper):
+        async def _live(self, name):
+            began_at = world.loop.time()
+            await super()._live(name)
+            daemons.record("daemon.stopped", seconds=round(world.loop.time() - began_at, 1))
+
+    daemons.prepare = prepared
+    return TellingKeeper(world, 1)
+
+
+async def lived():
     from world import created  # noqa: PLC0415
 
     async with created(1, plan()) as world:
-        keeper = Keeper(world, 1)
+        keeper = telling_keeper(world)
         kept = asyncio.create_task(keeper.keep())
         await Day(world, keeper).live()
         await asyncio.sleep(24 * HOUR - world.loop.time())
@@ -108,16 +132,25 @@ async def lived():
 
 
 def story(log):
-    """The first batch's whole life, and what is not mere progress of those in trouble."""
-    told = {1} | {event["batch"] for _, event in log if "batch" in event and event["level"] != "info"}
+    """The first batch's whole life, and what is not mere progress of those in trouble with the provider."""
+    told = {1} | {event["batch"] for _, event in log if "batch" in event and event["level"] != "info"} - _gave_up(log)
     told |= {
         event["batch"] for _, event in log if event["event"] == "settle.settled" and event["resent"] > event["done"] / 4
     }
     return [(at, event) for at, event in log if event.get("batch") in {None, 1} or _is_news(event, told)]
 
 
+def _gave_up(log):
+    """Batches with prompts that failed for good, and no other trouble."""
+    worries = [(event["batch"], event["event"]) for _, event in log if "batch" in event and event["level"] != "info"]
+    return {batch for batch, what in worries if what == "settle.gave_up"} - {
+        batch for batch, what in worries if what != "settle.gave_up"
+    }
+
+
 def _is_news(event, told):
-    return event["batch"] in told and event["event"] not in {"collect.received", "poll.changed"}
+    whole = event["batch"] in told and event["event"] not in {"collect.received", "poll.changed"}
+    return whole or event["event"] == "settle.gave_up"
 
 
 def line(at, event):

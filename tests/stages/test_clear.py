@@ -7,7 +7,8 @@ import pytest
 from rig import collect, pack, poll, settle, submit
 
 from orchestrator.stages import clear
-from orchestrator.store.retention import take_chore
+from orchestrator.store.batches import get_batch
+from orchestrator.store.retention import named_by_open_batches, take_chore, update_closed
 
 DAY_SECONDS = 86_400
 AT_ONCE = {"remote_files": "delete", "remote_files_days": 0}
@@ -47,6 +48,14 @@ async def test_the_files_of_a_settled_batch_are_deleted_when_their_days_are_over
     assert rig.result("good")["answer"]
 
 
+async def test_the_days_begin_when_a_batch_is_settled(start):
+    rig = await start(retention={"remote_files": "delete", "remote_files_days": 2})
+    await settled(rig)
+    rig.sql("UPDATE batch_states SET created_at_ms = created_at_ms - ?", 20 * DAY_SECONDS * 1000)
+    await rig.later(clear, seconds=DAY_SECONDS)
+    assert gone(rig) == []
+
+
 async def test_they_are_kept_unless_it_is_asked_for(rig):
     await settled(rig)
     calls = rig.ledger.requests
@@ -63,8 +72,10 @@ async def test_no_file_is_deleted_before_every_line_of_its_batch_has_its_outcome
         assert gone(rig) == []
         assert rig.batch()["status"] != "settled"
     await rig.run(settle)
+    assert rig.value("SELECT files_deleted_at FROM batches") is None
     await rig.later(clear, seconds=1)
     assert gone(rig) == ["input", "output", "error"]
+    assert rig.value("SELECT files_deleted_at FROM batches") is not None
 
 
 async def test_the_file_of_a_batch_that_was_never_made_is_deleted(start):
@@ -92,6 +103,14 @@ async def test_a_file_that_is_gone_already_counts_as_deleted(start):
     assert gone(rig) == ["input", "output", "error"]
     assert not rig.told("clear.kept")
     assert rig.batch()["files_deleted_at_ms"] is not None
+
+
+async def test_a_file_that_is_named_twice_is_deleted_once(start):
+    rig = await start(retention=AT_ONCE)
+    await settled(rig)
+    rig.sql("UPDATE batch_states SET error_file_id = output_file_id")
+    await rig.run(clear)
+    assert rig.told("clear.deleted")[0]["files"] == deletions(rig) == 2
 
 
 async def test_a_deletion_whose_reply_is_lost_is_repeated_without_harm(start):
@@ -127,6 +146,15 @@ async def test_while_it_fails_one_call_is_made_for_all_batches_and_later_fewer(s
     assert len(gone(rig)) == 15
 
 
+async def test_a_batch_whose_files_cannot_be_deleted_is_tried_less_and_less_often(start):
+    rig = await start(retention=AT_ONCE)
+    await settled(rig)
+    rig.faults.add("status-500:route=delete-file")
+    for _ in range(60):
+        await rig.later(clear, seconds=60)
+    assert 5 <= deletions(rig) <= 12
+
+
 async def test_the_pause_that_the_provider_asks_for_is_kept(start):
     rig = await start(retention=AT_ONCE)
     rig.faults.add("status-429:route=delete-file:retry_after=500", times=1)
@@ -144,6 +172,10 @@ async def test_what_the_provider_will_not_delete_is_told_and_left(start):
     await settled(rig)
     await rig.run(clear)
     assert len(rig.told("clear.kept")) == deletions(rig) == 3
+    assert not rig.told("clear.deleted")
+    (shown,) = rig.sql("SELECT files_deleted_at, output_file_id, last_error, last_error_at FROM batches")
+    assert f"file {shown['output_file_id']} was left at the provider: DELETE" in shown["last_error"]
+    assert shown["last_error_at"] == shown["files_deleted_at"]
     await rig.later(clear, seconds=DAY_SECONDS)
     assert deletions(rig) == 3
 
@@ -215,6 +247,21 @@ async def test_a_file_that_the_provider_does_not_show_to_be_ours_is_left(start, 
     assert len(gone(rig)) == 2
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_input_file_without_a_name_is_ours_where_the_provider_names_it_for_our_batch(start, known):
+    rig = await start(retention=AT_ONCE, through_proxy=True)
+
+    def nameless(status, headers, body):
+        return status, headers, json.dumps(json.loads(body) | {"filename": None}).encode()
+
+    await settled(rig)
+    rig.proxy.rewrite("GET", "/files/[^/]+$", nameless)
+    if not known:
+        rig.sandbox.provider.batches[rig.batch()["remote_batch_id"]].metadata.clear()
+    await rig.run(clear)
+    assert gone(rig) == (["input", "output", "error"] if known else [])
+
+
 @pytest.mark.parametrize("name", ["output_file_id", "error_file_id"])
 async def test_a_file_of_another_kind_that_a_provider_names_as_answers_is_left(start, name):
     rig = await start(retention=AT_ONCE, through_proxy=True)
@@ -251,6 +298,30 @@ async def test_a_file_that_an_open_batch_needs_is_left(start):
     await rig.run(clear)
     assert is_there(rig, other["input_file_id"])
     assert rig.told("clear.kept")[0]["reason"] == "a batch that is not over needs it"
+
+
+async def test_every_file_that_an_open_batch_names_is_needed(start):
+    rig = await start(retention=AT_ONCE)
+    await settled(rig)
+    rig.ask("open")
+    open_batch = await rig.submitted()
+    named = "UPDATE batch_states SET input_file_id = ?, output_file_id = ?, error_file_id = ? WHERE id = ?"
+    rig.sql(named, "f-1", "f-2", "f-3", open_batch["id"])
+    rig.sql(named, "f-4", "f-5", "f-6", 1)
+    look = partial(named_by_open_batches, file_ids=[f"f-{number}" for number in range(9)])
+    assert await rig.context.database.read(look) == {"f-1", "f-2", "f-3"}
+
+
+async def test_nothing_is_noted_of_a_batch_that_is_not_over_or_is_done_with(start):
+    rig = await start(retention=AT_ONCE)
+    await settled(rig)
+    rig.ask("open")
+    await rig.submitted()
+    rig.sql("UPDATE batch_states SET files_deleted_at_ms = 1 WHERE id = 1")
+    for number in (1, 2):
+        batch = await rig.context.database.read(partial(get_batch, batch_id=number))
+        await rig.context.database.write(partial(update_closed, batch=batch, last_error="!"))
+    assert [batch["last_error"] for batch in rig.batches()] == [None, None]
 
 
 async def test_batches_of_a_provider_that_left_the_settings_wait(start):

@@ -1,6 +1,7 @@
 """What is old enough is deleted, in small steps, and nothing else is."""
 
 import contextlib
+import importlib
 import sqlite3
 from functools import partial
 
@@ -10,7 +11,14 @@ from rig import admit, pack
 from orchestrator.stages import prune
 from orchestrator.store import retention
 from orchestrator.store.endings import Watch, begin, look
-from orchestrator.store.retention import list_expired, prune_prompts, read_pruned, take_chore
+from orchestrator.store.retention import (
+    count_pages,
+    give_back,
+    list_expired,
+    prune_prompts,
+    read_pruned,
+    take_chore,
+)
 
 DAY_SECONDS = 86_400
 TABLES = ("prompts", "prompt_states", "replies", "batch_states")
@@ -132,6 +140,39 @@ async def test_a_batch_whose_files_are_to_be_deleted_stays_until_they_are(start)
     assert [batch["id"] for batch in rig.batches()] == [2]
 
 
+async def test_a_batch_that_is_not_over_stays_however_old_it_is(start):
+    rig = await start(retention=SHORT)
+    rig.ask("old")
+    await rig.until_idle()
+    rig.ask("running")
+    await rig.submitted()
+    await two_days_later(rig)
+    assert [batch["status"] for batch in rig.batches()] == ["submitted"]
+    await rig.until_idle()
+    assert rig.statuses() == {"running": "done"}
+
+
+async def test_a_batch_stays_for_as_long_as_a_prompt_of_it_does(start):
+    rig = await start(retention=SHORT)
+    rig.ask("again", model="m+sandbox-bad-request")
+    await rig.until_idle()
+    rig.sql("UPDATE prompts SET not_before = '2099-01-01'")
+    rig.sql("UPDATE prompt_states SET status = 'queued'")
+    await two_days_later(rig)
+    assert held(rig) == {"prompts": 1, "prompt_states": 1, "replies": 1, "batch_states": 1}
+
+
+async def test_a_batch_without_prompts_stays_until_it_is_old(start):
+    rig = await start(retention=SHORT)
+    rig.ask("deleted by its user")
+    await rig.until_idle()
+    rig.sql("DELETE FROM prompts")
+    await rig.later(prune, seconds=DAY_SECONDS - 120)
+    assert len(rig.batches()) == 1
+    await rig.later(prune, seconds=200)
+    assert rig.batches() == []
+
+
 async def test_one_step_is_short(start, monkeypatch):
     monkeypatch.setattr(retention, "LONGEST_SECONDS", -1.0)
     monkeypatch.setattr(retention, "SLICE_ROWS", 3)
@@ -156,13 +197,37 @@ async def test_the_log_tells_of_many_steps_in_one_line(start, monkeypatch):
     assert (told["prompts"], told["batches"]) == (8, 1)
 
 
+async def test_in_a_long_work_the_log_tells_at_once_and_then_of_all_that_follows_within_a_minute(start, monkeypatch):
+    monkeypatch.setattr(retention, "PAGE_ROWS", 3)
+    rig = await start(retention=SHORT)
+    rig.ask_many(8)
+    await rig.until_idle()
+    await two_days_later(rig)
+    assert [(told["prompts"], told["batches"]) for told in rig.told("prune.pruned")] == [(3, 0), (5, 1)]
+
+
+async def leased_by_another(rig):
+    now_ms, until_ms = rig.context.now_ms(), rig.context.in_ms(60)
+    lease = partial(take_chore, name="prune", owner="another", now_ms=now_ms, until_ms=until_ms)
+    assert await rig.context.database.write(lease)
+
+
+async def test_batches_are_deleted_by_one_daemon_at_a_time_too(start):
+    rig = await start(retention=SHORT)
+    rig.ask("deleted by its user")
+    await rig.until_idle()
+    rig.sql("DELETE FROM prompts")
+    rig.clock.advance(2 * DAY_SECONDS)
+    await leased_by_another(rig)
+    await rig.run(prune)
+    assert len(rig.batches()) == 1
+
+
 async def test_only_one_daemon_does_it_at_a_time(start):
     rig = await start(retention=SHORT)
     await every_end(rig)
     rig.clock.advance(2 * DAY_SECONDS)
-    now_ms, until_ms = rig.context.now_ms(), rig.context.in_ms(60)
-    lease = partial(take_chore, name="prune", owner="another", now_ms=now_ms, until_ms=until_ms)
-    assert await rig.context.database.write(lease)
+    await leased_by_another(rig)
     before = held(rig)
     await rig.run(prune)
     assert held(rig) == before
@@ -209,6 +274,50 @@ async def test_the_file_shrinks(start):
     assert after < before / 10
 
 
+async def emptied(start):
+    """A rig whose file holds a large row, and far more free pages than that."""
+    rig = await start(retention=SHORT)
+    rig.ask("large", body="x" * 2_000_000, not_before="2099-01-01")
+    rig.ask_many(20, body="no JSON" + "x" * 500_000)
+    rig.sql("DELETE FROM prompts WHERE custom_id LIKE 'q-%'")
+    return rig
+
+
+async def free_pages(rig):
+    return await rig.context.database.read(count_pages)
+
+
+async def test_a_tenth_of_the_file_stays_free_for_what_comes_next(start):
+    rig = await emptied(start)
+    await rig.run(prune)
+    pages, free = await free_pages(rig)
+    assert pages // 10 - 2 <= free <= pages // 10
+
+
+async def test_space_is_given_back_in_small_steps(start, monkeypatch):
+    rig = await emptied(start)
+    monkeypatch.setattr(importlib.import_module("orchestrator.stages.prune"), "STEP_PAGES", 3)
+    _, before = await free_pages(rig)
+    assert (await prune(rig.context)).moved == 3
+    assert (await free_pages(rig))[1] == before - 3
+
+
+async def test_a_step_that_takes_long_gives_back_one_page(start, monkeypatch):
+    rig = await emptied(start)
+    monkeypatch.setattr(retention, "LONGEST_SECONDS", -1.0)
+    _, before = await free_pages(rig)
+    assert await rig.context.database.write(partial(give_back, pages=50)) == 1
+    assert (await free_pages(rig))[1] == before - 1
+
+
+async def test_space_is_given_back_by_one_daemon_at_a_time(start):
+    rig = await emptied(start)
+    await leased_by_another(rig)
+    before = await free_pages(rig)
+    await rig.run(prune)
+    assert await free_pages(rig) == before
+
+
 async def test_a_file_that_cannot_shrink_is_left_as_it_is(start, queue_file):
     with contextlib.closing(sqlite3.connect(queue_file, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
@@ -222,8 +331,11 @@ async def test_a_file_that_cannot_shrink_is_left_as_it_is(start, queue_file):
 @pytest.mark.parametrize("days", [1, 36_500])
 async def test_a_daemon_with_nothing_to_delete_writes_nothing(start, days):
     rig = await start(retention={"finished_days": days})
-    rig.ask("q")
+    rig.ask("queued", not_before="2099-01-01")
+    rig.ask("ended just now", body="no JSON")
+    await rig.run(admit)
     version = await rig.context.database.foreign_version()
     await rig.run(prune)
     assert await rig.context.database.foreign_version() == version
+    assert not rig.told("prune.pruned")
     assert rig.value("SELECT count(*) FROM chores") == 0

@@ -19,7 +19,7 @@ def impatient(monkeypatch):
 @pytest.fixture
 def forgetful(monkeypatch):
     monkeypatch.setattr(health, "REMEMBERED_SECONDS", 0.0)
-    monkeypatch.setattr("orchestrator.web.site.SHARE", 0.0)
+    monkeypatch.setattr("orchestrator.remembered.SHARE", 0.0)
 
 
 async def rested():

@@ -25,7 +25,7 @@ OF_THE_PROCESS = re.compile(r"process_[a-z_]+")
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch):
     monkeypatch.setattr("orchestrator.web.metrics.REMEMBERED_SECONDS", 0.0)
-    monkeypatch.setattr("orchestrator.web.site.SHARE", 0.0)
+    monkeypatch.setattr("orchestrator.remembered.SHARE", 0.0)
 
 
 class Scrape:

@@ -12,7 +12,7 @@ import scenes
 from orchestrator.config import Config
 from orchestrator.config.tables import Web
 from orchestrator.core.model import Fault
-from orchestrator.status import status_of
+from orchestrator.status import Watched, status_of
 from orchestrator.store.database import Database
 from orchestrator.web.page import REMEDIES, rendered
 from orchestrator.web.pictures import bars, top_of
@@ -47,6 +47,20 @@ async def scene_of(queue_file):
         return status, rendered(status, "the-nonce")
 
     yield drawn
+    await database.close()
+
+
+async def test_who_looks_again_and_again_counts_tags_less_often_than_the_rest(queue_file, monkeypatch):
+    scene, database = scenes.Scene(queue_file), Database(f"sqlite:///{queue_file}")
+    watched = Watched(database, Config())
+    monkeypatch.setattr("orchestrator.remembered.SHARE", 1e9)
+    for count in (2, 5):
+        scene.add(count, tag="a")
+        looked = await watched.status()
+        assert [counts["queued"] for counts in looked["tags"]] == [2]
+        assert looked["prompts"]["queued"] == scene.prompts
+    looked = await status_of(database, Config())
+    assert [counts["queued"] for counts in looked["tags"]] == [7]
     await database.close()
 
 
@@ -142,6 +156,15 @@ async def test_what_needs_somebody_stands_at_the_top_with_what_to_do(scene_of):
     assert "add credit or raise the spending limit" in top
     assert "batch 5 is past its window by 2h 0m" in top
     assert "46 prompts failed" in top
+
+
+async def test_a_restored_queue_says_so_at_the_top(scene_of):
+    def restored(scene):
+        scene.sql("UPDATE queue_state SET backed_up_at_ms = 1700000000000")
+
+    _, text = await scene_of(restored)
+    assert "What needs you" in text
+    assert "restored from the backup of 2023-11-14T22:13:20Z" in text
 
 
 async def test_an_empty_queue_says_how_to_begin(scene_of):

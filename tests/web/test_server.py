@@ -9,10 +9,11 @@ import pytest
 from daemon_process import until
 
 from orchestrator.errors import StoreUnavailable
+from orchestrator.remembered import SHARE, Remembered
 from orchestrator.vitals import Vitals
-from orchestrator.web import server, site
+from orchestrator.web import server
 from orchestrator.web.routes import Route
-from orchestrator.web.site import Remembered, Site
+from orchestrator.web.site import Site
 
 
 @pytest.fixture
@@ -141,11 +142,10 @@ async def test_an_answer_that_took_long_is_kept_for_longer():
         while len(asked) == 1:
             await asyncio.sleep(0.02)
             await remembered.get()
-    assert asyncio.get_running_loop().time() - began_at > 0.02 * site.SHARE
+    assert asyncio.get_running_loop().time() - began_at > 0.02 * SHARE
 
 
-async def test_an_answer_that_never_comes_is_waited_for_by_one_task_only(monkeypatch):
-    monkeypatch.setattr(site, "WAIT_SECONDS", 0.01)
+async def test_an_answer_that_never_comes_is_waited_for_by_one_task_only():
     asked, go = [], asyncio.Event()
 
     async def ask():
@@ -153,7 +153,7 @@ async def test_an_answer_that_never_comes_is_waited_for_by_one_task_only(monkeyp
         await go.wait()
         return "late"
 
-    remembered = Remembered(ask, 60)
+    remembered = Remembered(ask, 60, wait_seconds=0.01)
     for _ in range(3):
         with pytest.raises(TimeoutError):
             await remembered.get()
