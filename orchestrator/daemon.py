@@ -22,6 +22,7 @@ from orchestrator.service import report
 from orchestrator.stages import CHORES, FLOW, admit, collect, poll, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
+from orchestrator.store.home import require_here
 from orchestrator.store.providers import forget_limits
 from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
 from orchestrator.store.restoring import read_name, read_restored
@@ -191,8 +192,9 @@ async def opened(config: Config) -> AsyncIterator[Context]:
 async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     """Run the daemon in this process; prompts by status when it stops.
 
-    Raises StoreInUse when another daemon works on the same SQLite file, SchemaMismatch when the database is newer,
-    ConfigError when the variable of a key or of the page's token is empty.
+    Raises StoreInUse when another daemon works on the same SQLite file, QueueMoved when another copy of the queue is
+    the one to work on, SchemaMismatch when the database is newer, ConfigError when the variable of a key or of the
+    page's token is empty.
     """
     config, started = loaded.config, time.monotonic()
     config.providers[config.defaults.provider].api_key()
@@ -220,6 +222,7 @@ async def prepare(context: Context) -> int:
     before, after = await migrate(context.database)
     if before != after:
         record("daemon.migrated", before=before, after=after)
+    await context.database.write(require_here)
     alone = context.database.is_sqlite  # on PostgreSQL other daemons hold theirs; a dead one's run out
     released = await context.database.write(release_all_leases) if alone else 0
     await context.database.write(forget_limits)

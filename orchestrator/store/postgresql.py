@@ -73,6 +73,18 @@ def dressed(url: URL) -> URL:
     return url.set(query={**defaults, **url.query, "options": options})
 
 
+def session(url: URL, options: str) -> Any:  # noqa: ANN401 - the driver's connection
+    """A connection for one command, each statement a transaction of its own; `options` win over our settings."""
+    given = _keywords(url)
+    return _driver().connect(**{**given, "options": f"{given['options']} {options}"}, autocommit=True)
+
+
+def errors() -> type[Exception]:
+    """What the driver raises."""
+    found: type[Exception] = _driver().Error
+    return found
+
+
 async def changes(url: URL) -> AsyncIterator[None]:
     """Yield whenever somebody may have changed the queue; never ends. Whoever cannot listen looks now and then."""
     while True:
@@ -87,8 +99,12 @@ async def changes(url: URL) -> AsyncIterator[None]:
 
 
 async def _connected(url: URL) -> Any:  # noqa: ANN401 - the driver's connection
-    where = url.translate_connect_args(username="user", database="dbname")
-    return await _driver().AsyncConnection.connect(**where, **dressed(url).query, autocommit=True)
+    return await _driver().AsyncConnection.connect(**_keywords(url), autocommit=True)
+
+
+def _keywords(url: URL) -> dict[str, Any]:
+    """The address as the driver takes it; of what is named twice, the option wins."""
+    return {**url.translate_connect_args(username="user", database="dbname"), **dressed(url).query}
 
 
 async def _heard(connection: Any) -> None:  # noqa: ANN401
