@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.api.client import Client
+from orchestrator.clocks import watch_clock
 from orchestrator.config import Config, Loaded, effective
 from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
@@ -82,6 +83,7 @@ class Daemon:
         loops.append(asyncio.create_task(self._reclaim(), name="reclaim"))
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         watches.append(asyncio.create_task(report(self.vitals, os.environ)))
+        watches.append(asyncio.create_task(watch_clock(self.context)))
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
         if self.context.config.web.listen:

@@ -43,6 +43,14 @@ EVENTS: dict[str, Event] = {
         "The queue's counts, at a steady interval; done and failed since the last one; paused providers.",
         "queued, batched, active_batches, done, failed, paused",
     ),
+    "daemon.clock_differs": Event(
+        "warning",
+        "This machine's clock and that of the PostgreSQL server are more than 30 seconds apart: leases no longer keep "
+        "daemons off each other's batches. Logged at the 1st, 2nd, 4th, 8th … look in a row, one a minute.",
+        "ahead_seconds, looks",
+        "Let NTP set the clocks of all machines. ahead_seconds is how far this one is ahead of the server's.",
+    ),
+    "daemon.clock_agrees": Event("info", "The clocks agree again.", "looks"),
     "daemon.idle": Event("info", "Every prompt has ended; `--until-idle` stops here.", "done, failed, cancelled"),
     "daemon.stopping": Event("info", "A signal asked for a stop; ticks in hand are finished.", "signal, grace_seconds"),
     "daemon.stopped": Event("info", "The daemon has stopped; nothing is lost, the next start goes on.", "seconds"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 CONNECTIONS = 10
 """Of one daemon, and one more that listens."""
@@ -71,6 +72,11 @@ def dressed(url: URL) -> URL:
     options = f"{ours} {given if isinstance(given, str) else ' '.join(given)}".strip()
     defaults = {**CONNECTING, "application_name": "orchestrator", "client_encoding": "utf8"}
     return url.set(query={**defaults, **url.query, "options": options})
+
+
+async def read_server_ms(connection: AsyncConnection) -> int:
+    """The server's clock at this moment."""
+    return int((await connection.exec_driver_sql("SELECT now_ms()")).scalar_one())
 
 
 def session(url: URL, options: str) -> Any:  # noqa: ANN401 - the driver's connection
