@@ -23,7 +23,7 @@ from orchestrator.service import report
 from orchestrator.stages import CHORES, FLOW, admit, collect, poll, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
-from orchestrator.store.home import require_here
+from orchestrator.store.home import settle_in
 from orchestrator.store.providers import forget_limits
 from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
 from orchestrator.store.restoring import read_name, read_restored
@@ -224,7 +224,7 @@ async def prepare(context: Context) -> int:
     before, after = await migrate(context.database)
     if before != after:
         record("daemon.migrated", before=before, after=after)
-    await context.database.write(require_here)
+    await context.database.write(settle_in)
     alone = context.database.is_sqlite  # on PostgreSQL other daemons hold theirs; a dead one's run out
     released = await context.database.write(release_all_leases) if alone else 0
     await context.database.write(forget_limits)
