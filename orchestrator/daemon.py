@@ -149,7 +149,7 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
-        async for _ in self.context.database.changes(WATCH_SECONDS):
+        async for _ in self.context.database.changes(WATCH_SECONDS, self.troubles.deaf):
             self.bell.ring()
 
     async def _beat(self) -> None:

@@ -70,6 +70,14 @@ EVENTS: dict[str, Event] = {
     "loop.recovered": Event(
         "info", "Every stage that failed for one reason works again; the last of them is named.", "stage, failures"
     ),
+    "loop.deaf": Event(
+        "warning",
+        "PostgreSQL cannot be listened to: new rows are seen by looking, every five seconds. Logged at the 1st, 2nd, "
+        "4th, 8th … try in a row.",
+        "reason, tries",
+        "If it lasts, check the server and that no pooler in transaction mode stands before it. Work goes on.",
+    ),
+    "loop.hears": Event("info", "PostgreSQL is listened to again.", "tries"),
     "page.listening": Event("info", "The page is served.", "url, token"),
     "page.unavailable": Event(
         "warning",

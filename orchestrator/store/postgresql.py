@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -12,7 +11,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.store.dialect import ARRIVED, MOVED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from sqlalchemy import URL
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -91,15 +90,21 @@ def errors() -> type[Exception]:
     return found
 
 
-async def changes(url: URL) -> AsyncIterator[None]:
-    """Yield whenever somebody may have changed the queue; never ends. Whoever cannot listen looks now and then."""
+async def changes(url: URL, told: Callable[[str | None], None]) -> AsyncIterator[None]:
+    """Yield whenever somebody may have changed the queue; never ends. Whoever cannot listen looks now and then.
+
+    `told` hears each time why it cannot be listened, and None when it can.
+    """
     while True:
-        with contextlib.suppress(_driver().Error, OSError):
+        try:
             async with await _connected(url) as connection:
                 await connection.execute(f"LISTEN {ARRIVED}; LISTEN {MOVED}")
+                told(None)
                 while True:
                     yield
                     await _heard(connection)
+        except (_driver().Error, OSError) as error:
+            told(" ".join(str(error).split()))
         yield
         await asyncio.sleep(RECONNECT_SECONDS)
 
