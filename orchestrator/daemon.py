@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.api.client import Client
+from orchestrator.clocks import watch_clock
 from orchestrator.config import Config, Loaded, effective
 from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
@@ -22,6 +23,7 @@ from orchestrator.service import report
 from orchestrator.stages import CHORES, FLOW, admit, collect, poll, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
+from orchestrator.store.home import settle_in
 from orchestrator.store.providers import forget_limits
 from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
 from orchestrator.store.restoring import read_name, read_restored
@@ -81,6 +83,7 @@ class Daemon:
         loops.append(asyncio.create_task(self._reclaim(), name="reclaim"))
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         watches.append(asyncio.create_task(report(self.vitals, os.environ)))
+        watches.append(asyncio.create_task(watch_clock(self.context)))
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
         if self.context.config.web.listen:
@@ -146,7 +149,7 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Wake every stage when somebody else changed the database, such as a user's INSERT."""
-        async for _ in self.context.database.changes(WATCH_SECONDS):
+        async for _ in self.context.database.changes(WATCH_SECONDS, self.troubles.deaf):
             self.bell.ring()
 
     async def _beat(self) -> None:
@@ -192,8 +195,9 @@ async def opened(config: Config) -> AsyncIterator[Context]:
 async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     """Run the daemon in this process; prompts by status when it stops.
 
-    Raises StoreInUse when another daemon works on the same SQLite file, SchemaMismatch when the database is newer,
-    ConfigError when the variable of a key or of the page's token is empty.
+    Raises StoreInUse when another daemon works on the same SQLite file, QueueMoved when another copy of the queue is
+    the one to work on, SchemaMismatch when the database is newer, ConfigError when the variable of a key or of the
+    page's token is empty.
     """
     config, started = loaded.config, time.monotonic()
     config.providers[config.defaults.provider].api_key()
@@ -221,6 +225,7 @@ async def prepare(context: Context) -> int:
     before, after = await migrate(context.database)
     if before != after:
         record("daemon.migrated", before=before, after=after)
+    await context.database.write(settle_in)
     alone = context.database.is_sqlite  # on PostgreSQL other daemons hold theirs; a dead one's run out
     released = await context.database.write(release_all_leases) if alone else 0
     await context.database.write(forget_limits)

@@ -9,6 +9,7 @@ OrchestratorError            one clear line: what, where, what to do
 ├── StoreError               the database
 │   ├── StoreUnavailable     busy, full, read-only or unreachable: try again later
 │   ├── StoreInUse           another daemon works on this SQLite file; exit code 2
+│   ├── QueueMoved           this copy of the queue is not the one to work on; exit code 2
 │   ├── SchemaMismatch       the database is newer or older than this program; exit code 2
 │   └── LeaseLost            somebody else holds the batch now: drop it, write nothing
 └── ProviderError            one call to a provider
@@ -48,6 +49,10 @@ class StoreUnavailable(StoreError):
 
 
 class StoreInUse(StoreError):
+    exit_code = 2
+
+
+class QueueMoved(StoreError):
     exit_code = 2
 
 

@@ -48,6 +48,7 @@ class Troubles:
     def __init__(self) -> None:
         self._failing: dict[str, dict[object, str]] = {}
         self._told: dict[str, int] = {}
+        self._unheard = 0
 
     def failed(self, loop: object, stage: str, error: Exception, failures: int) -> float:
         """Log the failure of this loop's tick, folded; the pause it earns in seconds."""
@@ -70,6 +71,14 @@ class Troubles:
         """Told when the last of those that failed for the same reason works again."""
         if self._forget(loop):
             record("loop.recovered", stage=stage, failures=failures)
+
+    def deaf(self, reason: str | None) -> None:
+        """Nothing wakes the stages when rows come in; None: something does. Folded."""
+        if reason is None and self._unheard:
+            record("loop.hears", tries=self._unheard)
+        self._unheard = 0 if reason is None else self._unheard + 1
+        if reason is not None and worth_telling(self._unheard):
+            record("loop.deaf", reason=reason, tries=self._unheard)
 
     def _forget(self, loop: object, but: str | None = None) -> bool:
         """Whether nobody fails any more for the reason that this loop failed for."""

@@ -45,6 +45,14 @@ EVENTS: dict[str, Event] = {
         "last call failed, paused providers.",
         "queued, batched, active_batches, done, failed, failing_batches, paused",
     ),
+    "daemon.clock_differs": Event(
+        "warning",
+        "This machine's clock and that of the PostgreSQL server are more than 30 seconds apart: leases no longer keep "
+        "daemons off each other's batches. Logged at the 1st, 2nd, 4th, 8th … look in a row, one a minute.",
+        "ahead_seconds, looks",
+        "Let NTP set the clocks of all machines. ahead_seconds is how far this one is ahead of the server's.",
+    ),
+    "daemon.clock_agrees": Event("info", "The clocks agree again.", "looks"),
     "daemon.idle": Event("info", "Every prompt has ended; `--until-idle` stops here.", "done, failed, cancelled"),
     "daemon.stopping": Event("info", "A signal asked for a stop; ticks in hand are finished.", "signal, grace_seconds"),
     "daemon.stopped": Event("info", "The daemon has stopped; nothing is lost, the next start goes on.", "seconds"),
@@ -64,6 +72,14 @@ EVENTS: dict[str, Event] = {
     "loop.recovered": Event(
         "info", "Every stage that failed for one reason works again; the last of them is named.", "stage, failures"
     ),
+    "loop.deaf": Event(
+        "warning",
+        "PostgreSQL cannot be listened to: new rows are seen by looking, every five seconds. Logged at the 1st, 2nd, "
+        "4th, 8th … try in a row.",
+        "reason, tries",
+        "If it lasts, check the server and that no pooler in transaction mode stands before it. Work goes on.",
+    ),
+    "loop.hears": Event("info", "PostgreSQL is listened to again.", "tries"),
     "page.listening": Event("info", "The page is served.", "url, token"),
     "page.unavailable": Event(
         "warning",

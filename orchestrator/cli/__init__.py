@@ -28,6 +28,7 @@ COMMANDS = {
     "config": "settings",
     "migrate": "migrate",
     "backup": "backup",
+    "copy": "moving",
     "sandbox": "sandbox",
 }
 """Command name → module of this package that holds it as `command`."""

@@ -61,8 +61,10 @@ def command(config_path: Path | None, /, *, as_json: bool, **selected: Unpack[Se
 
 async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> Report:
     from orchestrator.store.cancel import cancel, count_in, request_cancels  # noqa: PLC0415
+    from orchestrator.store.home import require_here  # noqa: PLC0415
     from orchestrator.store.requeue import list_selected  # noqa: PLC0415
 
+    await database.read(require_here)
     at_once = sent = after = 0
     batches: set[int] = set()
     while page := await database.read(partial(list_selected, selection=selection, after_id=after)):

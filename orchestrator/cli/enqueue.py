@@ -150,7 +150,9 @@ async def _store(
     report: Report,
 ) -> tuple[Totals, Config]:
     from orchestrator.intake.storing import chunks, store  # noqa: PLC0415
+    from orchestrator.store.home import require_here  # noqa: PLC0415
 
+    await database.read(require_here)
     check_known(plan.fixed, loaded.config)
     entries = await find(database)
     with Interruption() as interruption, report:

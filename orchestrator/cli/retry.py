@@ -50,8 +50,10 @@ def command(config_path: Path | None, /, *, cancelled: bool, as_json: bool, **se
 
 async def _retry(database: Database, _loaded: Loaded, selection: Selection) -> tuple[int, dict[str, str]]:
     """How many were queued, and why custom_ids that were named were not."""
+    from orchestrator.store.home import require_here  # noqa: PLC0415
     from orchestrator.store.requeue import list_selected, requeue, statuses_of  # noqa: PLC0415
 
+    await database.read(require_here)
     found = await database.read(partial(statuses_of, custom_ids=selection.custom_ids)) if selection.custom_ids else {}
     queued = after = 0
     while page := await database.read(partial(list_selected, selection=selection, after_id=after)):

@@ -11,7 +11,7 @@ import msgspec
 
 from orchestrator.config.fields import shown
 from orchestrator.errors import OrchestratorError
-from orchestrator.store.intake import CustomIdTaken, insert_new
+from orchestrator.store.intake import CustomIdTaken, Unstorable, insert_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -81,9 +81,10 @@ async def store(
 async def _store_chunk(database: Database, chunk: list[Entry], plan: Plan, totals: Totals) -> list[tuple[str, str]]:
     rows = [(entry, entry.row) for entry in chunk if entry.row is not None and not entry.stored]
     columns = [{**msgspec.structs.asdict(row), **plan.fixed} for _, row in rows]
-    taken = await _inserted(database, columns) if columns else set()
-    stored = [row for index, (_, row) in enumerate(rows) if index not in taken]
+    taken, refused = await _inserted(database, columns)
+    stored = [row for index, (_, row) in enumerate(rows) if index not in taken and index not in refused]
     mistakes = {id(entry): entry.mistake for entry in chunk if entry.row is None}
+    mistakes |= {id(rows[index][0]): why for index, why in refused.items()}
     if not plan.skip:
         mistakes |= {id(rows[index][0]): TAKEN.format(shown(rows[index][1].custom_id or "")) for index in taken}
     passed_over = sum(entry.stored and entry.row is not None for entry in chunk)
@@ -91,7 +92,25 @@ async def _store_chunk(database: Database, chunk: list[Entry], plan: Plan, total
     return [(entry.where, mistakes[id(entry)]) for entry in chunk if id(entry) in mistakes]
 
 
-async def _inserted(database: Database, columns: list[dict[str, Any]]) -> set[int]:
+async def _inserted(database: Database, columns: list[dict[str, Any]]) -> tuple[set[int], dict[int, str]]:
+    """Which rows were not inserted: those whose custom_id is taken, and those that the database cannot store, with why.
+
+    It does not say which one that is: halves are tried for as long as one is refused.
+    """
+    if not columns:
+        return set(), {}
+    try:
+        return await _inserted_whole(database, columns), {}
+    except Unstorable as error:
+        if len(columns) == 1:
+            return set(), {0: str(error)}
+    half = len(columns) // 2
+    taken, refused = await _inserted(database, columns[:half])
+    more_taken, more_refused = await _inserted(database, columns[half:])
+    return taken | {half + index for index in more_taken}, refused | {half + i: why for i, why in more_refused.items()}
+
+
+async def _inserted_whole(database: Database, columns: list[dict[str, Any]]) -> set[int]:
     for _ in range(LOOKS):
         with contextlib.suppress(CustomIdTaken):
             return await database.write(partial(insert_new, rows=columns))

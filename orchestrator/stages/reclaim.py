@@ -57,13 +57,14 @@ async def reclaim(context: Context) -> Tick:
     news, unreadable = await _look(context, restored)
     looks = 0 if news else restored.looks + 1
     if looks >= context.config.submission.adopt_checks:
+        if not await context.database.write(partial(forget_backup, before=restored)):
+            return Tick(1)
         for key, remote_id in unreadable:
             tell("reclaim.unreadable", key=key, remote_batch_id=remote_id)
-        await context.database.write(forget_backup)
         tell("reclaim.done", unreadable=len(unreadable))
         return Tick(1)
     look_at_ms = context.in_ms(context.config.submission.adopt_interval_seconds)
-    await context.database.write(partial(note_look, looks=looks, look_at_ms=look_at_ms))
+    await context.database.write(partial(note_look, before=restored, looks=looks, look_at_ms=look_at_ms))
     return Tick(1, due_ms=look_at_ms)
 
 
@@ -113,7 +114,10 @@ async def _take(context: Context, client: Client, key: str, remotes: list[Remote
         return 0
     values = {**_as_sent(context, remote), "key": key, "lane_id": next(iter(asked.values()))}
     work = partial(take_back, known=known, values=values, prompt_ids=list(asked))
-    batch_id, lines = await context.database.write(work)
+    taken = await context.database.write(work)
+    if taken is None:
+        return 1
+    batch_id, lines = taken
     tell("reclaim.adopted", batch=batch_id, key=key, remote_batch_id=remote.id, lines=lines, total=remote.total)
     return 1
 

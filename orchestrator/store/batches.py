@@ -159,7 +159,7 @@ async def postpone(connection: AsyncConnection, batch: Batch, next_try_at_ms: in
 
 
 async def release_all_leases(connection: AsyncConnection) -> int:
-    """For the one daemon of a SQLite file, at its start: leases of a killed predecessor end at once, on how many."""
+    """For a daemon that is alone with the queue: leases of a killed predecessor end at once, on how many."""
     await connection.execute(update(chores).values(lease_until_ms=0))
     held = update(batch_states).where(ACTIVE_ROWS, batch_states.c.lease_until_ms > 0).values(lease_until_ms=0)
     return int((await connection.execute(held)).rowcount)

@@ -102,10 +102,13 @@ class Database:
             self._transact_alone(work) if self.is_sqlite else self._transact(self._writer, work)
         )
 
-    async def changes(self, seconds: float) -> AsyncIterator[None]:
-        """Yield at once, and whenever somebody else may have changed the queue; a SQLite file is asked regularly."""
+    async def changes(self, seconds: float, told: Callable[[str | None], None]) -> AsyncIterator[None]:
+        """Yield at once, and whenever somebody else may have changed the queue; a SQLite file is asked regularly.
+
+        `told` hears why PostgreSQL cannot be listened to, each time it is tried, and None when it is.
+        """
         if not self.is_sqlite:
-            async for _ in postgresql.changes(self.url):
+            async for _ in postgresql.changes(self.url, told):
                 yield
         known: object = None
         while True:

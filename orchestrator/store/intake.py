@@ -24,11 +24,16 @@ class CustomIdTaken(StoreError):
     """Somebody else inserted it between our look and our INSERT, as only PostgreSQL lets them: look again."""
 
 
+class Unstorable(StoreError):
+    """One of these rows holds what PostgreSQL cannot store: a NUL, a time that is none."""
+
+
 async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> set[int]:
     """Insert the rows whose custom_id is free; the indexes of the others. Each row names every column of WRITTEN.
 
     A custom_id of None lets the table choose one. Of rows with the same custom_id the first is inserted. Raises
-    StoreError, and inserts nothing, when the table refuses a row for another reason.
+    StoreError, and inserts nothing, when the table refuses a row for another reason; Unstorable, when that is what the
+    row holds.
     """
     named = {row["custom_id"] for row in rows} - {None}
     taken = await _taken(connection, sorted(named))
@@ -44,6 +49,8 @@ async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]
         if getattr(error.orig, "sqlstate", None) == UNIQUE_VIOLATION:
             raise CustomIdTaken("one of these custom_ids was taken just now: run it again with --resume") from error
         reason = str(error.orig).partition("\n")[0]
+        if isinstance(error, exc.DataError):
+            raise Unstorable(f"the database cannot store it: {reason}: correct it") from error
         raise StoreError(f"the table prompts refuses a row: {reason}: correct it or the table's rules") from error
     return refused
 

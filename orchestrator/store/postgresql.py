@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -12,9 +11,10 @@ from orchestrator.errors import ConfigError
 from orchestrator.store.dialect import ARRIVED, MOVED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from sqlalchemy import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 CONNECTIONS = 10
 """Of one daemon, and one more that listens."""
@@ -73,22 +73,49 @@ def dressed(url: URL) -> URL:
     return url.set(query={**defaults, **url.query, "options": options})
 
 
-async def changes(url: URL) -> AsyncIterator[None]:
-    """Yield whenever somebody may have changed the queue; never ends. Whoever cannot listen looks now and then."""
+async def read_server_ms(connection: AsyncConnection) -> int:
+    """The server's clock at this moment."""
+    return int((await connection.exec_driver_sql("SELECT now_ms()")).scalar_one())
+
+
+def session(url: URL, options: str) -> Any:  # noqa: ANN401 - the driver's connection
+    """A connection for one command, each statement a transaction of its own; `options` win over our settings."""
+    given = _keywords(url)
+    return _driver().connect(**{**given, "options": f"{given['options']} {options}"}, autocommit=True)
+
+
+def errors() -> type[Exception]:
+    """What the driver raises."""
+    found: type[Exception] = _driver().Error
+    return found
+
+
+async def changes(url: URL, told: Callable[[str | None], None]) -> AsyncIterator[None]:
+    """Yield whenever somebody may have changed the queue; never ends. Whoever cannot listen looks now and then.
+
+    `told` hears each time why it cannot be listened, and None when it can.
+    """
     while True:
-        with contextlib.suppress(_driver().Error, OSError):
+        try:
             async with await _connected(url) as connection:
                 await connection.execute(f"LISTEN {ARRIVED}; LISTEN {MOVED}")
+                told(None)
                 while True:
                     yield
                     await _heard(connection)
+        except (_driver().Error, OSError) as error:
+            told(" ".join(str(error).split()))
         yield
         await asyncio.sleep(RECONNECT_SECONDS)
 
 
 async def _connected(url: URL) -> Any:  # noqa: ANN401 - the driver's connection
-    where = url.translate_connect_args(username="user", database="dbname")
-    return await _driver().AsyncConnection.connect(**where, **dressed(url).query, autocommit=True)
+    return await _driver().AsyncConnection.connect(**_keywords(url), autocommit=True)
+
+
+def _keywords(url: URL) -> dict[str, Any]:
+    """The address as the driver takes it; of what is named twice, the option wins."""
+    return {**url.translate_connect_args(username="user", database="dbname"), **dressed(url).query}
 
 
 async def _heard(connection: Any) -> None:  # noqa: ANN401

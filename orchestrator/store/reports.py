@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import exists, func, or_, select, text
+from sqlalchemy import func, or_, select, text
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.providers import list_provider_states
@@ -67,14 +67,16 @@ async def list_busy_providers(connection: AsyncConnection) -> list[str]:
     return [name for (name,) in await connection.execute(found)]
 
 
+_FIRST_OPEN = (
+    (prompt_states.c.prompt_id, UNADMITTED),
+    (prompt_states.c.lane_id, READY),
+    (prompt_states.c.due_at_ms, WAITING),
+    (prompt_states.c.batch_id, BATCHED),
+    (batch_states.c.status, ACTIVE),
+)
+"""What the index of these rows begins with. For EXISTS, PostgreSQL walks all that has ended when much is open."""
 _IS_OPEN = select(
-    or_(
-        *(
-            exists().select_from(prompt_states).where(text(condition))
-            for condition in (UNADMITTED, READY, WAITING, BATCHED)
-        ),
-        exists().select_from(batch_states).where(text(ACTIVE)),
-    )
+    or_(*(select(func.min(column)).where(text(rows)).scalar_subquery().is_not(None) for column, rows in _FIRST_OPEN))
 )
 
 

@@ -16,6 +16,7 @@ from orchestrator.store.tables import batch_states, lanes, prompt_states, prompt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 PAGE_ROWS = 1000
@@ -47,6 +48,7 @@ class Known(msgspec.Struct, frozen=True):
     """A batch of this queue that has a certain key."""
 
     id: int
+    key: str
     status: BatchStatus
     remote_batch_id: str | None
     abandoned_remote_ids: str
@@ -64,12 +66,33 @@ async def read_restored(connection: AsyncConnection) -> Restored | None:
     return None if row is None else Restored(*row)
 
 
-async def note_look(connection: AsyncConnection, looks: int, look_at_ms: int) -> None:
-    await connection.execute(update(queue_state).values(looks=looks, look_at_ms=look_at_ms))
+async def note_look(connection: AsyncConnection, before: Restored, looks: int, look_at_ms: int) -> None:
+    """What another daemon noted since `before` stands, unless this look has found something."""
+    same = _unchanged(before) if looks else queue_state.c.backed_up_at_ms.is_not(None)
+    await connection.execute(update(queue_state).where(same).values(looks=looks, look_at_ms=look_at_ms))
 
 
-async def forget_backup(connection: AsyncConnection) -> None:
-    await connection.execute(update(queue_state).values(backed_up_at_ms=None, looks=0, look_at_ms=0))
+async def forget_backup(connection: AsyncConnection, before: Restored) -> bool:
+    """False where another daemon looked as well: what it has found or not decides."""
+    known = update(queue_state).where(_unchanged(before)).values(backed_up_at_ms=None, looks=0, look_at_ms=0)
+    return bool((await connection.execute(known)).rowcount)
+
+
+def _unchanged(before: Restored) -> ColumnElement[bool]:
+    return (
+        (queue_state.c.backed_up_at_ms == before.backed_up_at_ms)
+        & (queue_state.c.looks == before.looks)
+        & (queue_state.c.look_at_ms == before.look_at_ms)
+    )
+
+
+async def is_still_restored(connection: AsyncConnection) -> bool:
+    """Asked in each transaction that changes batches: when one daemon is done, all begin to work.
+
+    Until the transaction ends, none is done, and none changes batches beside this one.
+    """
+    found = select(queue_state.c.backed_up_at_ms).with_for_update()
+    return (await connection.execute(found)).scalar_one() is not None
 
 
 async def list_used_providers(connection: AsyncConnection) -> list[str]:
@@ -82,6 +105,8 @@ async def dissolve_unsent(connection: AsyncConnection) -> int:
 
     It may have been sent since then: then it is found by its key, whatever lines it had got by then.
     """
+    if not await is_still_restored(connection):
+        return 0
     batch_id = (await connection.execute(select(func.min(batch_states.c.id)).where(UNSENT))).scalar_one()
     if batch_id is None:
         return 0
@@ -94,7 +119,7 @@ async def dissolve_unsent(connection: AsyncConnection) -> int:
 async def find_known(connection: AsyncConnection, key: str) -> Known | None:
     columns = [batch_states.c[name] for name in Known.__struct_fields__]
     row = (await connection.execute(select(*columns).where(batch_states.c.key == key))).one_or_none()
-    return None if row is None else Known(row[0], BatchStatus(row[1]), row[2], row[3])
+    return None if row is None else Known(row[0], row[1], BatchStatus(row[2]), row[3], row[4])
 
 
 async def find_candidates(
@@ -113,17 +138,20 @@ async def find_candidates(
 
 async def take_back(
     connection: AsyncConnection, known: Known | None, values: dict[str, Any], prompt_ids: Sequence[int]
-) -> tuple[int, int]:
+) -> tuple[int, int] | None:
     """A batch as it stands at the provider, with these prompts in it, wherever they were; its id and lines.
 
     A prompt that is in an earlier batch came back from there after the backup was made: there it counts as resent.
+    None where another daemon knows more of the batch than `known` by now.
     """
+    if not await is_still_restored(connection) or await find_known(connection, values["key"]) != known:
+        return None
     if known is None:
         made = insert(batch_states).values(**values, status=BatchStatus.SUBMITTED).returning(batch_states.c.id)
         batch_id = int((await connection.execute(made)).scalar_one())
     else:
         batch_id = known.id
-        await update_known(connection, known, **values)
+        await _update(connection, known, values)
     lines = nbytes = 0
     for start in range(0, len(prompt_ids), PAGE_ROWS):
         page = prompt_states.c.prompt_id.in_(prompt_ids[start : start + PAGE_ROWS]) & prompt_states.c.status.in_(WAITS)
@@ -140,6 +168,11 @@ async def take_back(
 
 async def update_known(connection: AsyncConnection, known: Known, **values: Any) -> None:  # noqa: ANN401
     """The batch has been sent after the backup was made, under the same key."""
+    if await is_still_restored(connection) and await find_known(connection, known.key) == known:
+        await _update(connection, known, values)
+
+
+async def _update(connection: AsyncConnection, known: Known, values: dict[str, Any]) -> None:
     found = update(batch_states).where(batch_states.c.id == known.id)
     await connection.execute(found.values(**values, status=BatchStatus.SUBMITTED))
 

@@ -280,7 +280,8 @@ provider_states = Table(
     CheckConstraint("paused_by IN ('call', 'line')", name="paused_by_is_known"),
 )
 
-# One row: `name` stands in the key of every batch of this queue; `backed_up_at_ms` is set in a backup alone.
+# One row: `name` stands in the key of every batch of this queue; `backed_up_at_ms` is set in a backup alone. `home` is
+# the PostgreSQL database whose daemons work on it; `moved_to` where it went, `copied_from` what it is copied from yet.
 queue_state = Table(
     "queue_state",
     metadata,
@@ -289,6 +290,9 @@ queue_state = Table(
     Column("backed_up_at_ms", BigInteger),
     Column("looks", Integer, nullable=False, server_default=text("0")),
     Column("look_at_ms", BigInteger, nullable=False, server_default=text("0")),
+    Column("home", Text),
+    Column("moved_to", Text),
+    Column("copied_from", Text),
     CheckConstraint("id = 1", name="there_is_one"),
 )
 

@@ -66,6 +66,7 @@ REPORTS = {
     "cancel": ({"cancelled", "being_cancelled", "batches", "not_recalled"}, "cancel --tag a"),
     "check": ({"ok", "checks"}, "check"),
     "backup": ({"path", "bytes", "prompts", "seconds"}, "backup copy.db"),
+    "copy": ({"moved_to", "tables"}, "copy --from sqlite:///orchestrator.db --to TARGET"),
     "config": ({"key", "value", "origin"}, "config"),
     "migrate": ({"before", "after"}, "migrate"),
     "migrate --check": ({"current", "newest"}, "migrate --check"),
@@ -92,8 +93,10 @@ def reported(queue, write):
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_json_has_the_keys_that_the_help_names(command, reported, name):
+def test_json_has_the_keys_that_the_help_names(command, reported, name, request):
     keys, words = REPORTS[name]
+    if "TARGET" in words:
+        words = words.replace("TARGET", request.getfixturevalue("postgres_url"))
     told = json.loads(command(*words.split(), "--json").out.splitlines()[0])
     assert set(told) == keys
     help_text = command(name.split()[0], "--help").out.partition("--json prints")[2]

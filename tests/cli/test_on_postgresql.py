@@ -38,12 +38,25 @@ def test_rows_are_enqueued_counted_and_read_as_they_were_written(command, addres
         assert command("results", "--format", form).code == 0
 
 
-def test_a_row_that_the_table_cannot_hold_is_refused_with_what_is_stored(command, address):
-    said = command("enqueue", "-", stdin=b'{"prompt": "a\\u0000b"}\n')
+def test_a_row_that_the_database_cannot_hold_is_named_and_the_others_go_in(command, address):
+    rows = [{"custom_id": f"q-{number}", "prompt": "x"} for number in range(1, 41)]
+    rows[6]["prompt"] = "a\0b"
+    rows[7]["not_before"] = "soon"
+    rows[19]["custom_id"] = "q-1"
+    rows[30]["metadata"] = {"x": "\0"}
+    said = command("enqueue", "-", "--json", stdin="".join(json.dumps(row) + "\n" for row in rows).encode())
     assert said.code == 1
-    assert "NUL" in said.err
-    assert "no prompt was stored" in said.err
-    assert sql(address, "SELECT count(*) FROM prompts")[0][0] == 0
+    told = said.err.splitlines()
+    assert [line.split(": ")[0] for line in told if "defaults" not in line] == [
+        f"stdin:{line}" for line in (7, 8, 20, 31)
+    ], told
+    assert "NUL" in told[0]
+    assert '"soon"' in told[1]
+    assert "exists already" in told[2]
+    assert all(line.endswith(": correct it") for line in (told[0], told[1], told[3]))
+    assert said.json == {"enqueued": 36, "skipped": 0, "bad_lines": 4, "files": 1}
+    stored = {row[0] for row in sql(address, "SELECT custom_id FROM prompts")}
+    assert stored == {f"q-{number}" for number in range(1, 41)} - {"q-7", "q-8", "q-20", "q-31"}
 
 
 def test_failed_prompts_are_grouped_queued_again_and_cancelled(command, address):

@@ -242,3 +242,19 @@ async def test_a_cancelled_tick_is_no_failure(run):
         with pytest.raises(asyncio.CancelledError):
             await task
     assert logs == []
+
+
+def test_a_server_that_cannot_be_listened_to_is_told_folded_and_when_it_can_again():
+    troubles = Troubles()
+    with capture_logs() as events:
+        troubles.deaf(None)
+        for _ in range(5):
+            troubles.deaf("no server")
+        troubles.deaf(None)
+        troubles.deaf(None)
+        troubles.deaf("no server")
+    told = [(facts["event"], facts["tries"]) for facts in events]
+    assert told == [("loop.deaf", 1), ("loop.deaf", 2), ("loop.deaf", 4), ("loop.hears", 5), ("loop.deaf", 1)]
+    assert events[0]["reason"] == "no server"
+    assert events[0]["log_level"] == "warning"
+    assert events[0]["todo"]

@@ -399,7 +399,7 @@ async def listening(user):
 
 
 async def test_a_new_row_and_a_changed_one_wake_whoever_listens(user, daemon):
-    heard = daemon.database.changes(60)
+    heard = daemon.database.changes(60, str)
     await anext(heard)
     await listening(user)
     changes = (
@@ -419,7 +419,7 @@ async def test_a_new_row_and_a_changed_one_wake_whoever_listens(user, daemon):
 async def test_a_batch_that_moves_wakes_the_other_daemons(user, daemon, second):
     await daemon.admit(user.insert())
     batch = await daemon.batch(1)
-    heard = second.database.changes(60)
+    heard = second.database.changes(60, str)
     await anext(heard)
     await listening(user)
     waiting = asyncio.ensure_future(anext(heard))
@@ -444,15 +444,30 @@ async def test_whoever_listens_hears_of_ended_prompts(user, other, daemon):
 
 async def test_a_listener_whose_connection_is_cut_listens_again(user, daemon, monkeypatch):
     monkeypatch.setattr("orchestrator.store.postgresql.RECONNECT_SECONDS", 0.05)
-    heard = daemon.database.changes(60)
+    reasons = []
+    heard = daemon.database.changes(60, reasons.append)
     await anext(heard)
     await listening(user)
     user.run(f"SELECT pg_terminate_backend(pid) FROM {SESSIONS} WHERE query LIKE 'LISTEN%'")
     async with asyncio.timeout(20):
         await anext(heard)  # cut
+        assert reasons[-1]
         await anext(heard)  # there again: something may have been missed
+        assert reasons[-1] is None
         await listening(user)
         waiting = asyncio.ensure_future(anext(heard))
         user.insert()
         await waiting
+    await heard.aclose()
+
+
+async def test_whoever_cannot_listen_is_told_why_and_looks_all_the_same(user, daemon, monkeypatch):
+    monkeypatch.setattr("orchestrator.store.postgresql.RECONNECT_SECONDS", 0.01)
+    monkeypatch.setattr("orchestrator.store.postgresql.ARRIVED", "no name")
+    reasons = []
+    heard = daemon.database.changes(60, reasons.append)
+    for _ in range(3):
+        await anext(heard)
+    assert len(reasons) == 3
+    assert all("syntax error" in reason for reason in reasons)
     await heard.aclose()
