@@ -133,7 +133,7 @@ class Queue(Faults):
         def engine(url, **options):
             return create_async_engine(url, async_creator=lambda: self._connected(url), **options)
 
-        async def changes(_url):
+        async def changes(_url, _told):
             while True:  # nobody listens in here: the loop looks now and then
                 yield
                 await asyncio.sleep(IDLE_SECONDS)
