@@ -117,7 +117,11 @@ def _mark(copy: sqlite3.Connection, now_ms: int) -> bool:
     """Let a daemon that starts on the copy know that it is one; False where its revision has no place for that."""
     has_place = copy.execute("SELECT count(*) FROM sqlite_master WHERE name = 'queue_state'").fetchone()[0]
     if has_place:
-        copy.execute("UPDATE queue_state SET backed_up_at_ms = ?, looks = 0, look_at_ms = 0", (now_ms,))
+        # A restored queue that still looks for what was sent since its own backup must look back as far again.
+        copy.execute(
+            "UPDATE queue_state SET backed_up_at_ms = coalesce(backed_up_at_ms, ?), looks = 0, look_at_ms = 0",
+            (now_ms,),
+        )
     return bool(has_place)
 
 

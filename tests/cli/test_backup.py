@@ -55,7 +55,37 @@ def test_json_tells_the_same(command, queue):
     assert (found["path"], found["prompts"], found["bytes"]) == ("copy.db", 1, Path("copy.db").stat().st_size)
 
 
-@pytest.mark.parametrize("make", [lambda path: path.write_text("precious"), lambda path: path.symlink_to("nowhere")])
+TAKEN = [lambda path: path.write_text("precious"), lambda path: path.symlink_to("nowhere")]
+
+
+@pytest.mark.parametrize("make", TAKEN)
+def test_a_name_that_is_taken_is_told_before_anything_is_copied(queue, make):
+    make(Path("copy.db"))
+    copied = []
+    with pytest.raises(InputError, match="is there already"):
+        back_up(Path("orchestrator.db"), Path("copy.db"), 1, lambda *done: copied.append(done))
+    assert copied == []
+
+
+def test_a_backup_is_on_the_disk_before_it_has_its_name_and_then_its_name_is(queue, monkeypatch):
+    synced = []
+
+    def noted(number):
+        synced.append((Path(f"/proc/self/fd/{number}").readlink().suffix, Path("copy.db").exists()))
+
+    monkeypatch.setattr(backups.os, "fsync", noted)
+    back_up(Path("orchestrator.db"), Path("copy.db"), 1, lambda *_: None)
+    assert synced[0] == (".part", False)
+    assert synced[-1][1] is True
+
+
+def test_a_backup_of_a_restored_queue_that_still_looks_begins_to_look_anew(command, queue):
+    queue.sql("UPDATE queue_state SET backed_up_at_ms = 1, looks = 5, look_at_ms = 7")
+    command("backup", "copy.db")
+    assert rows("copy.db", "SELECT backed_up_at_ms, looks, look_at_ms FROM queue_state") == [(1, 0, 0)]
+
+
+@pytest.mark.parametrize("make", TAKEN)
 def test_nothing_is_overwritten(command, queue, make):
     make(Path("copy.db"))
     said = command("backup", "copy.db")
@@ -71,6 +101,17 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(queue):
     assert there() == ["copy.db"]
 
 
+def test_a_file_system_without_hard_links_gets_its_backup_too(queue, monkeypatch):
+    def refused(*_):
+        raise PermissionError
+
+    queue.add("one")
+    monkeypatch.setattr(backups.os, "link", refused)
+    back_up(Path("orchestrator.db"), Path("copy.db"), 1, lambda *_: None)
+    assert rows("copy.db") == [("one", "queued")]
+    assert there() == ["copy.db"]
+
+
 def test_a_folder_that_is_not_there_is_one_line(command, queue):
     said = command("backup", "no/copy.db")
     assert (said.code, said.err.count("\n")) == (1, 1)
@@ -83,6 +124,18 @@ def test_what_is_no_queue_is_one_line(command, content):
         Path("orchestrator.db").write_bytes(content)
     said = command("backup", "copy.db")
     assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert there() == []
+    assert Path("orchestrator.db").exists() == (content is not None)
+
+
+def test_a_file_with_our_revision_and_no_prompts_is_one_line(command):
+    with contextlib.closing(sqlite3.connect("orchestrator.db")) as other:
+        other.execute("CREATE TABLE alembic_version (version_num)")
+        other.execute("INSERT INTO alembic_version VALUES ('0001')")
+        other.commit()
+    said = command("backup", "copy.db")
+    assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert "it is no queue" in said.err
     assert there() == []
 
 
