@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
 
+# One process more than cores: many tests wait for a daemon.
 test: .venv/dev.stamp .venv/node.stamp ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal
 
 lint: .venv/dev.stamp ## style
 	$(BIN)/ruff check .
