@@ -397,3 +397,15 @@ async def test_a_batch_that_another_holds_is_left_alone(rig, stage):
     await rig.later(stage, seconds=400)
     assert dict(rig.batch()) == before
     await rig.until_idle()
+
+
+async def test_progress_is_told_at_each_further_tenth_of_a_batch_however_often_it_is_read(start):
+    rig = await start(sandbox={"latency_seconds": 100.0}, polling={"min_seconds": 2, "max_seconds": 2})
+    rig.ask_many(40)
+    await rig.submitted()
+    for _ in range(60):
+        await rig.later(poll, collect, seconds=3)
+    received = [told["received"] for told in rig.told("collect.received")]
+    assert received[-1] == 40
+    assert 8 <= len(received) <= 10
+    assert [count * 10 // 40 for count in received] == sorted({count * 10 // 40 for count in received})

@@ -23,12 +23,13 @@ def taken():
         yield other
 
 
-async def test_a_port_that_is_taken_is_told_in_one_line_and_had_once_it_is_free(start, taken, monkeypatch):
+async def test_a_port_that_is_taken_is_told_less_and_less_often_and_had_once_it_is_free(start, taken, monkeypatch):
     monkeypatch.setattr(server, "RETRY_SECONDS", 0.01)
     listen = f"127.0.0.1:{taken.getsockname()[1]}"
     rig = await start(web={"listen": listen})
     task = asyncio.create_task(server.serve(Site(rig.context, Vitals(), None)))
-    await until(lambda: rig.told("page.unavailable"))
+    await until(lambda: len(rig.told("page.unavailable")) >= 3)
+    assert [told["tries"] for told in rig.told("page.unavailable")[:3]] == [1, 2, 4]
     told = rig.told("page.unavailable")[0]
     assert (told["listen"], told["tries"]) == (listen, 1)
     assert "in use" in told["reason"]
