@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, func, select, table, text
+from sqlalchemy import column, exists, func, select, table, text, true
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.dialect import utf8
@@ -60,9 +60,20 @@ class Trouble:
 
 
 async def count_prompts(connection: AsyncConnection) -> dict[str, int]:
-    """Every prompt by status, every status named; walks the narrow table alone."""
+    """Every prompt by status, every status named; walks the narrow table and one index of the other.
+
+    A state whose prompt `INSERT OR REPLACE` took away does not count: only then are both tables walked.
+    """
+    states = await _count_states(connection, true())
+    prompts_left = (await connection.execute(select(func.count()).select_from(prompts))).scalar_one()
+    if sum(states.values()) == prompts_left:
+        return states
+    return await _count_states(connection, exists().where(prompts.c.id == prompt_states.c.prompt_id))
+
+
+async def _count_states(connection: AsyncConnection, which: ColumnElement[bool]) -> dict[str, int]:
     counted = (func.count().filter(prompt_states.c.status == each.value) for each in PromptStatus)
-    row = (await connection.execute(select(*counted))).one()
+    row = (await connection.execute(select(*counted).select_from(prompt_states).where(which))).one()
     return {each.value: count for each, count in zip(PromptStatus, row, strict=True)}
 
 

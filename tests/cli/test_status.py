@@ -54,6 +54,13 @@ def test_json_tells_prompts_by_status_and_tag(command, busy):
     assert told["database"] == "sqlite:///orchestrator.db"
 
 
+def test_a_row_that_was_replaced_counts_once(command, busy):
+    """`INSERT OR REPLACE` fires no delete trigger: the old row's state stays behind."""
+    busy.sql("INSERT OR REPLACE INTO prompts (custom_id, prompt) VALUES ('q-1', 'Rather this?')")
+    assert busy.sql("SELECT count(*) AS states FROM prompt_states") == [{"states": 5}]
+    assert command("status", "--json").json["prompts"] == counts(queued=2, batched=1, failed=1)
+
+
 def test_prompts_that_were_deleted_for_their_age_are_told_apart(command, busy):
     assert command("status", "--json").json["pruned"] == {"done": 0, "failed": 0, "cancelled": 0}
     assert "deleted" not in command("status").out
