@@ -53,7 +53,7 @@ def keys_of(found):
 
 STATUS = {
     "at", "attention", "batches", "database", "errors", "events", "faults", "faults_since", "flow", "pauses", "prompts",
-    "pruned", "rates", "tags", "throughput",
+    "pruned", "rates", "restored", "tags", "throughput",
 }  # fmt: skip
 REPORTS = {
     "enqueue": ({"enqueued", "skipped", "bad_lines", "files"}, "enqueue --prompt x"),

@@ -19,7 +19,7 @@ from orchestrator.config.tables import Web
 from orchestrator.context import Context
 from orchestrator.store.database import Database
 from orchestrator.vitals import Vitals
-from orchestrator.web import page, server, site
+from orchestrator.web import page, server
 from orchestrator.web.site import Site
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -144,7 +144,7 @@ async def show(queue_file, monkeypatch):
     """Serve the page of a scene; it looks anew whenever it is asked, and refreshes itself quickly."""
     monkeypatch.setattr(page, "REMEMBERED_SECONDS", 0.0)
     monkeypatch.setattr(page, "REFRESH_SECONDS", 0.1)
-    monkeypatch.setattr(site, "SHARE", 0.0)
+    monkeypatch.setattr("orchestrator.remembered.SHARE", 0.0)
     async with contextlib.AsyncExitStack() as stack:
 
         async def show(name, token=None):
