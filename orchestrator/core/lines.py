@@ -118,11 +118,15 @@ def encode_body(prompt: Prompt, endpoint: str, default_model: str | None) -> tup
         raise InvalidPrompt("no messages: give prompt, or body.messages")
     named = _named_in(body)
     if prompt.body is not None and not added and named == model:
-        return prompt.body.translate(_NEWLINES), model
+        return _on_one_line(prompt.body), model
     whole = {**({} if "model" in body else {"model": model}), **added, **body}
     if named != model:
         whole["model"] = model
-    return msgspec.json.encode(whole).translate(_NEWLINES), model
+    return _on_one_line(msgspec.json.encode(whole)), model
+
+
+def _on_one_line(text: bytes) -> bytes:
+    return text.translate(_NEWLINES) if b"\n" in text or b"\r" in text else text
 
 
 def _named_in(body: dict[str, msgspec.Raw]) -> str | None:
