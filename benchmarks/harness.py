@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 MODEL = "benchmark"
 KEY = "DOUBLEWORD_API_KEY"
 BASE_URL = "PROVIDERS__DOUBLEWORD__BASE_URL"
+BUSY_SECONDS, PAUSE_SECONDS, LOOK_SECONDS = 5.0, 0.01, 2.0
 FILLER = "the quick brown fox jumps over the lazy dog "
 SANDBOX = """
 import asyncio
@@ -159,6 +160,26 @@ def _environ(folder: Path, url: str, settings: dict[str, str]) -> dict[str, str]
         **{f"ORCHESTRATOR_{name}": value for name, value in ours.items()},
         KEY: "benchmark",
     }
+
+
+def inserted(at: Stand, go_on: Callable[[sqlite3.Connection], bool]) -> tuple[int, int, float, float, float]:
+    """Insert row after row for as long as `go_on` says, asked now and then.
+
+    How many, how many were refused as busy, and what one took in ms: median, 99th percentile and most.
+    """
+    took, refused, look_at = list[float](), 0, 0.0
+    with contextlib.closing(sqlite3.connect(at.database, timeout=BUSY_SECONDS, isolation_level=None)) as queue:
+        while time.monotonic() < look_at or go_on(queue):
+            look_at = time.monotonic() + LOOK_SECONDS if time.monotonic() >= look_at else look_at
+            before = time.monotonic()
+            try:
+                queue.execute("INSERT INTO prompts (prompt, tag) VALUES ('How late am I?', 'late')")
+            except sqlite3.OperationalError:
+                refused += 1
+            took.append((time.monotonic() - before) * 1000)
+            time.sleep(PAUSE_SECONDS)
+    took.sort()
+    return len(took), refused, took[len(took) // 2], took[len(took) * 99 // 100], took[-1]
 
 
 @contextlib.asynccontextmanager

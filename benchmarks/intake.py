@@ -14,15 +14,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from harness import Stand, prompts, stand, table
+from harness import Stand, inserted, prompts, stand, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-BUSY_SECONDS = 5.0
-PAUSE_SECONDS = 0.01
-LOOK_SECONDS = 2.0
 
 
 def main() -> None:
@@ -75,20 +71,9 @@ def latencies(at: Stand, count: int) -> tuple[object, ...]:
     at.fill(prompts(count))
     started = time.monotonic()
     daemon = at.watched("--until-idle")
-    took, refused, look_at = list[float](), 0, 0.0
-    with contextlib.closing(sqlite3.connect(at.database, timeout=BUSY_SECONDS, isolation_level=None)) as queue:
-        while time.monotonic() < look_at or unanswered(queue, count):
-            look_at = time.monotonic() + LOOK_SECONDS if time.monotonic() >= look_at else look_at
-            before = time.monotonic()
-            try:
-                queue.execute("INSERT INTO prompts (prompt, tag) VALUES ('How late am I?', 'late')")
-            except sqlite3.OperationalError:
-                refused += 1
-            took.append((time.monotonic() - before) * 1000)
-            time.sleep(PAUSE_SECONDS)
+    found = inserted(at, lambda queue: unanswered(queue, count))
     at.ended(daemon, started)
-    took.sort()
-    return len(took), refused, took[len(took) // 2], took[len(took) * 99 // 100], took[-1]
+    return found
 
 
 def unanswered(queue: sqlite3.Connection, count: int) -> bool:
