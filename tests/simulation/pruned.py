@@ -4,7 +4,7 @@ import contextlib
 from collections import Counter
 from functools import partial
 
-DAY_SECONDS = 600.0
+DAY_SECONDS = 120.0
 """How long a day of `retention.finished_days` is in here."""
 
 
