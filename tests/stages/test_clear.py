@@ -84,7 +84,7 @@ async def test_the_file_of_a_batch_that_was_never_made_is_deleted(start):
     rig.ask("q")
     await rig.submitted()
     rig.sql("UPDATE prompt_states SET cancelling = 1")
-    rig.sql("UPDATE batch_states SET cancel_requested = 1")
+    rig.sql("UPDATE batch_states SET cancel_requested = true")
     await rig.later(submit, seconds=600)
     assert rig.batch()["status"] == "discarded"
     await rig.later(clear)

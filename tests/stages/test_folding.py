@@ -38,8 +38,12 @@ async def test_in_an_outage_one_batch_speaks_for_all_of_its_provider(many):
     for _ in range(5):
         await many.later(poll, seconds=100)
         assert await failing(many) == BATCHES
-    speaker = told(many)[0][0]
-    assert told(many) == [(speaker, 1, 0), (speaker, 2, BATCHES - 1), (speaker, 4, BATCHES - 1)]
+    (speaker, *_), *_ = lines = told(many)
+    assert [line[:2] for line in lines] == [(speaker, 1), (speaker, 2), (speaker, 4)]
+    # Of those due at the same moment, a database may name the speaker first or last.
+    alone, once, twice = (others for _, _, others in lines)
+    assert alone == 0
+    assert BATCHES - 1 <= once <= 2 * (BATCHES - 1) <= once + twice <= 3 * (BATCHES - 1)
     assert {facts["provider"] for facts in many.told("poll.failed")} == {"doubleword"}
     many.faults.clear()
     await many.later(poll, seconds=100)

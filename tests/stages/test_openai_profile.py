@@ -231,6 +231,7 @@ async def test_a_file_rejected_for_want_of_money_pauses_the_provider_and_harms_n
     assert rig.told("provider.resumed")
 
 
+@pytest.mark.sqlite  # INSERT OR REPLACE
 async def test_a_line_replaced_by_its_user_meanwhile_moves_no_blame_to_its_neighbour(rig):
     rig.faults.add("validation-failed", lines="3", times=1)
     rig.ask_many(5)

@@ -101,6 +101,7 @@ async def test_a_prompt_that_an_open_batch_may_still_answer_stays_until_that_is_
     assert held(rig) == dict.fromkeys(TABLES, 0)
 
 
+@pytest.mark.sqlite  # INSERT OR REPLACE
 async def test_what_a_replaced_row_left_behind_goes_too(start):
     rig = await start(retention=SHORT)
     await every_end(rig)
@@ -268,6 +269,7 @@ async def large_ones_pruned(rig):
     return before, size_of(rig)
 
 
+@pytest.mark.sqlite
 async def test_the_file_shrinks(start):
     before, after = await large_ones_pruned(await start(retention=SHORT))
     assert before > 10_000_000
@@ -287,6 +289,7 @@ async def free_pages(rig):
     return await rig.context.database.read(count_pages)
 
 
+@pytest.mark.sqlite
 async def test_a_tenth_of_the_file_stays_free_for_what_comes_next(start):
     rig = await emptied(start)
     await rig.run(prune)
@@ -294,6 +297,7 @@ async def test_a_tenth_of_the_file_stays_free_for_what_comes_next(start):
     assert pages // 10 - 2 <= free <= pages // 10
 
 
+@pytest.mark.sqlite
 async def test_space_is_given_back_in_small_steps(start, monkeypatch):
     rig = await emptied(start)
     monkeypatch.setattr(importlib.import_module("orchestrator.stages.prune"), "STEP_PAGES", 3)
@@ -302,6 +306,7 @@ async def test_space_is_given_back_in_small_steps(start, monkeypatch):
     assert (await free_pages(rig))[1] == before - 3
 
 
+@pytest.mark.sqlite
 async def test_a_step_that_takes_long_gives_back_one_page(start, monkeypatch):
     rig = await emptied(start)
     monkeypatch.setattr(retention, "LONGEST_SECONDS", -1.0)
@@ -310,6 +315,7 @@ async def test_a_step_that_takes_long_gives_back_one_page(start, monkeypatch):
     assert (await free_pages(rig))[1] == before - 1
 
 
+@pytest.mark.sqlite
 async def test_space_is_given_back_by_one_daemon_at_a_time(start):
     rig = await emptied(start)
     await leased_by_another(rig)
@@ -318,6 +324,7 @@ async def test_space_is_given_back_by_one_daemon_at_a_time(start):
     assert await free_pages(rig) == before
 
 
+@pytest.mark.sqlite
 async def test_a_file_that_cannot_shrink_is_left_as_it_is(start, queue_file):
     with contextlib.closing(sqlite3.connect(queue_file, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
@@ -328,6 +335,7 @@ async def test_a_file_that_cannot_shrink_is_left_as_it_is(start, queue_file):
     assert held(await start(retention=SHORT))["prompts"] == 0
 
 
+@pytest.mark.sqlite  # the version of the file
 @pytest.mark.parametrize("days", [1, 36_500])
 async def test_a_daemon_with_nothing_to_delete_writes_nothing(start, days):
     rig = await start(retention={"finished_days": days})

@@ -14,6 +14,8 @@ from orchestrator.stages import reclaim
 from orchestrator.store.backup import back_up
 from orchestrator.store.restoring import read_name, read_restored
 
+pytestmark = pytest.mark.sqlite  # backups of PostgreSQL are restored in tests/e2e/test_restored_dump.py
+
 LOOKS, APART_SECONDS = 3, 30
 QUICK = {"submission": {"adopt_checks": LOOKS, "adopt_interval_seconds": APART_SECONDS}}
 
