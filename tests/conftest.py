@@ -13,7 +13,7 @@ from orchestrator.store.schema import migrate
 
 KINDS = ["sqlite", "postgresql"]
 STAGES_ON_BOTH = {"test_user_edits", "test_leases_of_submit", "test_collect", "test_pack", "test_submit_lost_replies"}
-"""Where writers meet: what a stage makes of a provider's words is not the database's matter. `make stages` tries all."""
+"""Where writers meet; what a stage makes of an answer is no matter of the database. `make stages` tries all on both."""
 _SERVERS: list[Server] = []
 """The one server of this run; with xdist its controller keeps it, and the workers know where it is."""
 
