@@ -166,6 +166,7 @@ class Provider:
 
     def foredoom(self, batch: Batch) -> None:
         """Apply the traits that decide a batch's end before any of its lines runs."""
+        self.shorten_window(batch)
         if rows := self.dialect.validation_errors(batch):
             self.fail_validation(batch, rows, batch.starts_at)
         if "stuck-validating" in batch.traits:
@@ -177,6 +178,8 @@ class Provider:
         if "token-limit" in batch.traits:
             wait = batch.trait("token-limit", "seconds") or 0.0
             self.fail_validation(batch, [queue_full(batch)], batch.created_at + wait)
+
+    def shorten_window(self, batch: Batch) -> None:
         share = batch.trait("expired", "share")
         if share is not None and self.dialect.expires:
             batch.expires_at = batch.starts_at + share * self.options.latency_seconds

@@ -97,6 +97,17 @@ async def test_lines_late_for_the_window_end_as_batch_expired(client):
     assert set(client.sandbox.ledger.executions) == set(output.custom_ids)
 
 
+@pytest.mark.parametrize("fault", ["stuck-validating", "validation-failed", "population-failed"])
+async def test_a_batch_that_never_starts_is_shown_with_a_short_window_too(client, fault):
+    client.sandbox.faults.add(fault, times=1)
+    client.sandbox.faults.add("expired", times=1)
+    batch = await client.batch([line("a")])
+    client.clock.advance(100)
+    shown = await client.retrieve(batch)
+    assert shown["status"] == ("validating" if fault == "stuck-validating" else "failed")
+    assert shown["expires_at"] < client.clock.now
+
+
 async def test_a_stuck_batch_expires_with_its_window(client):
     client.sandbox.faults.add("stuck-in-progress", times=1)
     batch = await client.batch([line("a"), line("b")])
