@@ -19,12 +19,23 @@ CALLS = {
 }
 # The commit that does not come about any more.
 COMMITS = {
-    "uploaded": "UPDATE OF status ON batch_states WHEN NEW.status = 'uploaded'",
-    "submitted": "UPDATE OF status ON batch_states WHEN NEW.status = 'submitted'",
-    "collected": "UPDATE OF output_cursor ON batch_states WHEN NEW.output_cursor > 0",
-    "ended": "UPDATE OF status ON batch_states WHEN NEW.status = 'ended'",
-    "settled": "UPDATE OF status ON batch_states WHEN NEW.status = 'settled'",
+    "uploaded": ("status", "NEW.status = 'uploaded'"),
+    "submitted": ("status", "NEW.status = 'submitted'"),
+    "collected": ("output_cursor", "NEW.output_cursor > 0"),
+    "ended": ("status", "NEW.status = 'ended'"),
+    "settled": ("status", "NEW.status = 'settled'"),
 }
+NEVER = {
+    "sqlite": [
+        """CREATE TRIGGER never BEFORE UPDATE OF {} ON batch_states WHEN {}
+        BEGIN SELECT RAISE(ABORT, 'killed here'); END"""
+    ],
+    "postgresql": [
+        "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'killed here'; END $$",
+        "CREATE TRIGGER never BEFORE UPDATE OF {} ON batch_states FOR EACH ROW WHEN ({}) EXECUTE FUNCTION die()",
+    ],
+}
+AGAIN = {"sqlite": "DROP TRIGGER never", "postgresql": "DROP FUNCTION die CASCADE"}
 MARKED = ("fail-once", "bad-request", "duplicate", "u2028", "bad-json-once")
 PAID_FOR_NOTHING = {"bad-json-once"}
 """Answered, billed and unreadable: the provider counts a success that nobody can use."""
@@ -38,7 +49,7 @@ def ask(queue):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """The outcome of a run in which nobody was killed, kept for all tests of this module."""
+    """The outcome of a run in which nobody was killed, kept for all tests of this module, whatever the database."""
     return {}
 
 
@@ -75,20 +86,21 @@ async def test_a_kill_while_a_call_is_under_way_changes_nothing(rehearse, undist
     await run.daemon.start("--until-idle")
     async with asyncio.timeout(60):
         await gate.reached.wait()
-    await run.daemon.kill()
+    await run.kill()
     gate.drop()
     assert await run.daemon.run_until_idle() == 3
     await same_as_undisturbed(run, undisturbed, rehearse)
 
 
 @pytest.mark.parametrize("commit", COMMITS)
-async def test_a_kill_before_a_commit_changes_nothing(rehearse, undisturbed, commit):
+async def test_a_kill_before_a_commit_changes_nothing(rehearse, undisturbed, kind, commit):
     run = await rehearse()
     ask(run.queue)
-    run.queue.sql(f"CREATE TRIGGER never BEFORE {COMMITS[commit]} BEGIN SELECT RAISE(ABORT, 'killed here'); END")
+    for statement in NEVER[kind]:
+        run.queue.sql(statement.format(*COMMITS[commit]))
     await run.daemon.start()
     await until(lambda: "killed here" in run.daemon.text(), commit)
-    await run.daemon.kill()
-    run.queue.sql("DROP TRIGGER never")
+    await run.kill()
+    run.queue.sql(AGAIN[kind])
     assert await run.daemon.run_until_idle() == 3
     await same_as_undisturbed(run, undisturbed, rehearse)

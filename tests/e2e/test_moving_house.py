@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from daemon_process import KEY, Daemon, until
 
+pytestmark = pytest.mark.sqlite
 PACKING = {"linger_seconds": 0, "max_lines": 5}
 RETRY = {"base_seconds": 0.05, "max_seconds": 0.2, "max_attempts": 20}
 

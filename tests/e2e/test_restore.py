@@ -6,8 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from daemon_process import KEY, until
 
+pytestmark = pytest.mark.sqlite
 PACKING = {"linger_seconds": 0, "max_lines": 10}
 
 
