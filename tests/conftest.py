@@ -5,11 +5,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from compiled import share
 from postgres import Databases, Server
 from rig import Clock, Rig, open_rig
 
 from orchestrator.store.database import Database
 from orchestrator.store.schema import migrate
+
+share()
 
 KINDS = ["sqlite", "postgresql"]
 STAGES_ON_BOTH = {"test_user_edits", "test_leases_of_submit", "test_collect", "test_pack", "test_submit_lost_replies"}

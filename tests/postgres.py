@@ -108,9 +108,10 @@ async def _migrated(url):
 class Server(Databases):
     """A running server, which can be stopped and started again."""
 
-    def __init__(self):
-        memory = Path("/dev/shm")
-        super().__init__(tempfile.mkdtemp(prefix="pg-", dir=memory if os.access(memory, os.W_OK) else None))
+    def __init__(self, *, in_memory=True, settings=SETTINGS):
+        memory = Path("/dev/shm") if in_memory and os.access("/dev/shm", os.W_OK) else None
+        super().__init__(tempfile.mkdtemp(prefix="pg-", dir=memory))
+        self._settings = settings
         user = unprivileged()
         self._as = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         if user is not None:
@@ -132,7 +133,7 @@ class Server(Databases):
             raise RuntimeError(f"{program}: {done.stderr or done.stdout}")
 
     def start(self):
-        settings = itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in SETTINGS.items())
+        settings = itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in self._settings.items())
         command = [binaries() / "postgres", "-D", self.data, "-k", self.folder, *settings]
         with (self.folder / "log").open("ab") as log:
             self._keeper = subprocess.Popen(

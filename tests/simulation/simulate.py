@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 from keeper import Keeper
 from people import People
@@ -24,6 +25,9 @@ from trouble import Trouble
 from virtual_loop import VirtualLoop
 from virtual_server import running
 from world import QUIET_SECONDS, created
+
+sys.path.append(str(Path(__file__).parents[1]))
+from compiled import share
 
 DRAIN_SECONDS, DRAIN_CPU_SECONDS = 30 * 86_400.0, 900.0
 """How long everything may take to end once peace has come: in simulated time, and in ours."""
@@ -69,7 +73,7 @@ def report(world, theme, found):
         told += [f"BROKEN: {promise}: {custom_id}: {why}", *story(world, custom_id)[-SHOWN_LINES:], ""]
     counts = Counter(f"prompts {status}" for (status,) in world.sql("SELECT status FROM results"))
     trace = repr([(at, sorted(event.items(), key=str)) for at, event in world.deeds.log])
-    trace = hashlib.sha256(trace.replace(world.disk.url, "").encode())
+    trace = hashlib.sha256(trace.replace(world.disk.url.removeprefix("sqlite:///"), "").encode())
     return {
         "seed": world.seed,
         "theme": theme,
@@ -160,6 +164,7 @@ if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     logging.disable()
+    share()
     gc.disable()
     gc.freeze()
     main()

@@ -6,8 +6,6 @@ repeats itself but for the order in which answers of the same moment come.
 
 import asyncio
 import contextlib
-import sys
-from pathlib import Path
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -55,8 +53,7 @@ WRITES = ("insert", "update", "delete")
 @contextlib.contextmanager
 def running():
     """The folder of a server with a template of a simulated queue."""
-    sys.path.append(str(Path(__file__).parents[1]))
-    from postgres import TEMPLATE as EMPTY  # noqa: PLC0415 - what other tests use too stands a folder higher
+    from postgres import TEMPLATE as EMPTY  # noqa: PLC0415 - needs a driver that only these queues need
     from postgres import Server  # noqa: PLC0415
 
     with contextlib.closing(Server()) as server:
