@@ -59,7 +59,7 @@ chaos: .venv/dev.stamp ## do the worst to real daemons for some fifteen minutes,
 	CHAOS_KILLS=$(KILLS) $(BIN)/python -m pytest tests/chaos --timeout 1800 --durations 40
 
 benchmark: .venv/run.stamp ## figures beside their floors; see docs/performance.md
-	for one in whole_loop compared memory intake pruning upload collection idle startup; do $(BIN)/python benchmarks/$$one.py || exit 1; done
+	for one in whole_loop compared memory intake pruning upload collection idle startup postgresql; do $(BIN)/python benchmarks/$$one.py || exit 1; done
 
 check: test lint types contracts demo ## what the gate runs
 
