@@ -82,6 +82,13 @@ class Pruning:
     told_at_ms: int = 0
 
 
+@dataclass(slots=True)
+class Backlog:
+    """Whether more rows wait for admission than one tick takes, and since when (steady seconds); None: no."""
+
+    since: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """`clock` gives Unix seconds, `steady` seconds that nobody can set, `dice` numbers in [0, 1).
@@ -105,6 +112,7 @@ class Context:
     looks: dict[object, asyncio.Future[int | None]] = field(default_factory=dict)
     resting: dict[str, int] = field(default_factory=dict)
     pruning: Pruning = field(default_factory=Pruning)
+    backlog: Backlog = field(default_factory=Backlog)
     strangers: set[str] = field(default_factory=set)
     speakers: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
 

@@ -51,7 +51,13 @@ async def admit(context: Context) -> Tick:
         if seen < PAGE_LINES:
             break
     _tell(admitted, rejected)
+    _note_backlog(context, behind=seen == PAGE_LINES)
     return Tick(woken + admitted + len(rejected), more=PAGE_LINES in (woken, seen), due_ms=due_ms)
+
+
+def _note_backlog(context: Context, *, behind: bool) -> None:
+    since = context.steady() if context.backlog.since is None else context.backlog.since
+    context.backlog.since = since if behind else None
 
 
 async def _look(connection: AsyncConnection) -> tuple[int | None, list[Line]]:

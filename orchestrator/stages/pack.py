@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 TAKE_LINES = 2000
 """Lines moved per transaction, so that a user's INSERT never waits long (measurements 3.6)."""
 LANES_PER_TICK = 100
+BACKLOG_SECONDS, BACKLOG_LOOK_SECONDS = 300.0, 1.0
+"""How long, at most, a lane that has lingered waits for rows that are being admitted: they may fill its batch."""
 HALF_PACKED = statuses(BatchStatus.PACKING)
 
 
@@ -57,9 +59,20 @@ async def pack(context: Context) -> Tick:
         elif await _seal_if_due(context, lane, states.get(lane.lane.provider), active):
             sealed += 1
         else:
-            lingering_ms.append(lingers_until_ms(lane.waiting, context.config.packing.linger_seconds))
+            lingering_ms.append(_next_look_ms(context, lane))
     due_ms = earliest(mended.due_ms, opening_ms, *lingering_ms)
     return Tick(mended.moved + sealed + moved, more=bool(sealed or moved), due_ms=due_ms)
+
+
+def _next_look_ms(context: Context, lane: ReadyLane) -> int:
+    until_ms = lingers_until_ms(lane.waiting, context.config.packing.linger_seconds)
+    return max(until_ms, context.in_ms(BACKLOG_LOOK_SECONDS)) if _has_backlog(context) else until_ms
+
+
+def _has_backlog(context: Context) -> bool:
+    """False when admission takes so long that it may never be done, and where nothing lingers at all."""
+    since = context.backlog.since if context.config.packing.linger_seconds else None
+    return since is not None and context.steady() - since < BACKLOG_SECONDS
 
 
 async def _look(
@@ -103,6 +116,8 @@ async def _seal_if_due(context: Context, lane: ReadyLane, state: ProviderState |
     if lane.max_bytes is not None:
         limits = Limits(min(limits.max_bytes, lane.max_bytes), limits.max_lines)
     why = seal(lane.waiting, limits, context.config.packing.linger_seconds, context.now_ms())
+    if why is Seal.LINGERED and _has_backlog(context):
+        return False
     if why is None or not await _pack_batch(context, lane, state, limits, why):
         return False
     active.by_lane[lane.id] += 1

@@ -1,5 +1,6 @@
 """Which prompts share a batch, in which order they go, and when a batch is sealed."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -23,6 +24,40 @@ async def test_a_batch_is_sealed_when_its_oldest_prompt_has_lingered(start):
     await rig.later(admit, pack, seconds=4001)
     assert lines_of(rig, 1) == ["one"]
     assert rig.told("pack.sealed")[0]["why"] == "lingered"
+
+
+@pytest.fixture
+async def behind(start, monkeypatch):
+    """A rig of which admission has seen one page of the rows that are there, all of them old."""
+    monkeypatch.setattr(sys.modules["orchestrator.stages.admit"], "LOOKS_PER_TICK", 1)
+    rig = await start(packing={"linger_seconds": 10})
+    rig.ask_many(1001)
+    rig.clock.advance(100)
+    assert (await admit(rig.context)).more
+    return rig
+
+
+async def test_a_lane_that_has_lingered_waits_for_rows_that_are_being_admitted(behind):
+    tick = await pack(behind.context)
+    assert (tick.moved, tick.due_ms) == (0, behind.context.in_ms(1))
+    assert not (await admit(behind.context)).more
+    await pack(behind.context)
+    assert [batch["lines"] for batch in behind.batches()] == [1001]
+
+
+async def test_rows_that_are_admitted_for_ever_hold_nobody_up(behind):
+    later = behind.context.steady() + 300
+    await pack(dataclasses.replace(behind.context, steady=lambda: later))
+    assert [batch["lines"] for batch in behind.batches()] == [1000]
+
+
+async def test_a_full_batch_does_not_wait_for_rows_that_are_being_admitted(start, monkeypatch):
+    monkeypatch.setattr(sys.modules["orchestrator.stages.admit"], "LOOKS_PER_TICK", 1)
+    rig = await start(packing={"linger_seconds": 10, "max_lines": 600})
+    rig.ask_many(1001)
+    await admit(rig.context)
+    await pack(rig.context)
+    assert [batch["lines"] for batch in rig.batches()] == [600]
 
 
 async def test_a_full_batch_does_not_linger(start):
