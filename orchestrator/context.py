@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
+    from sqlalchemy import ColumnElement
+
     from orchestrator.api.client import Client
     from orchestrator.config import Config
     from orchestrator.config.profiles import Provider
+    from orchestrator.store.batches import Dues
     from orchestrator.store.database import Database
     from orchestrator.store.providers import ProviderState
 
@@ -94,7 +97,7 @@ class Context:
     """`clock` gives Unix seconds, `steady` seconds that nobody can set, `dice` numbers in [0, 1).
 
     `holding` are the batches this process works on now, each with the steady time until which it is surely ours;
-    `looks` are those for batches that are due which begin in the next step of the event loop.
+    `looks` are the kinds of batches that the look in the next step of the event loop asks for.
     `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
     `strangers` remote batches of this queue that hold no prompt it still has; `speakers`, by event and provider, the
     batch whose failure the log told last, when (Unix ms), and how many of others were left out since.
@@ -109,7 +112,7 @@ class Context:
     new_key: Callable[[], str] = new_key
     steady: Callable[[], float] = steady
     holding: dict[int, float] = field(default_factory=dict)
-    looks: dict[object, asyncio.Future[int | None]] = field(default_factory=dict)
+    looks: dict[ColumnElement[bool], asyncio.Future[Dues]] = field(default_factory=dict)
     resting: dict[str, int] = field(default_factory=dict)
     pruning: Pruning = field(default_factory=Pruning)
     backlog: Backlog = field(default_factory=Backlog)

@@ -14,7 +14,7 @@ from orchestrator.store.batches import (
     OF_PROVIDERS,
     OTHER_THAN,
     claim_batch,
-    next_due_ms,
+    next_dues_ms,
     postpone,
     release_lease,
     renew_lease,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator.context import Context
     from orchestrator.core.model import Batch
+    from orchestrator.store.batches import Dues
 
 LEASE_SECONDS = 120.0
 CRASH_PAUSE_SECONDS = 2.0
@@ -68,21 +69,23 @@ def _reachable(where: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 async def _look(context: Context, where: ColumnElement[bool]) -> int | None:
-    """When the first of these is due. Loops that wake at one ring of the bell look once for all of them."""
-    look = context.looks.get(where)
+    """When the first of these is due. Loops that wake at one ring of the bell look once, for all of them together."""
+    look = next(iter(context.looks.values()), None)
     if look is None:
-        look = context.looks[where] = asyncio.ensure_future(_looked(context, where))
+        look = asyncio.ensure_future(_looked(context))
         look.add_done_callback(_heard)
-    return await asyncio.shield(look)
+    context.looks[where] = look
+    return (await asyncio.shield(look))[where]
 
 
-async def _looked(context: Context, where: ColumnElement[bool]) -> int | None:
+async def _looked(context: Context) -> Dues:
     await asyncio.sleep(0)  # whoever asks until then sees nothing older than what it asked for
-    del context.looks[where]
-    return await context.database.read(partial(next_due_ms, where=where, now_ms=context.now_ms(), **_among(context)))
+    wheres = list(context.looks)
+    context.looks.clear()
+    return await context.database.read(partial(next_dues_ms, wheres=wheres, now_ms=context.now_ms(), **_among(context)))
 
 
-def _heard(look: asyncio.Future[int | None]) -> None:
+def _heard(look: asyncio.Future[Dues]) -> None:
     """Nobody may be left to take the exception."""
     if not look.cancelled():
         look.exception()

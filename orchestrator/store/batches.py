@@ -9,7 +9,7 @@ import functools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import and_, bindparam, case, func, insert, literal_column, or_, select, text, update
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import BindParameter, ColumnElement, Row, Select, Update
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    Dues: TypeAlias = dict[ColumnElement[bool], int | None]
+    """For each kind of batch when the first of it can be claimed; None when there is none."""
 
 ACTIVE_ROWS = text(ACTIVE)
 _BATCH_COLUMNS = [batch_states.c[field.name] for field in fields(Batch) if field.name != "lane"]
@@ -97,10 +100,13 @@ def _claim(where: ColumnElement[bool]) -> Any:  # noqa: ANN401 - a statement tha
     )
 
 
-async def next_due_ms(connection: AsyncConnection, where: ColumnElement[bool], **among: Any) -> int | None:  # noqa: ANN401
-    """When the first batch among `where` can be claimed; None when there is none."""
-    due_ms: int | None = (await connection.execute(_next_due(where), among)).scalar_one()
-    return due_ms
+async def next_dues_ms(
+    connection: AsyncConnection,
+    wheres: Sequence[ColumnElement[bool]],
+    **among: Any,  # noqa: ANN401
+) -> Dues:
+    """When the first batch of each kind can be claimed."""
+    return {where: (await connection.execute(_next_due(where), among)).scalar_one() for where in wheres}
 
 
 @functools.lru_cache(maxsize=64)

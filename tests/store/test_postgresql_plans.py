@@ -18,7 +18,7 @@ from orchestrator.stages.collect import DUE as COLLECT_DUE
 from orchestrator.stages.poll import DUE as POLL_DUE
 from orchestrator.stages.settle import DUE as SETTLE_DUE
 from orchestrator.stages.submit import DUE as SUBMIT_DUE
-from orchestrator.store.batches import ACTIVE_ROWS, claim_batch, next_due_ms
+from orchestrator.store.batches import ACTIVE_ROWS, claim_batch, next_dues_ms
 from orchestrator.store.database import Database
 from orchestrator.store.queue import (
     Admitted,
@@ -45,7 +45,7 @@ def claimed(where):
 
 
 def looked_for(where):
-    return lambda c, _first: next_due_ms(c, _reachable(where), now_ms=NOW_MS, **AMONG)
+    return lambda c, _first: next_dues_ms(c, [_reachable(where)], now_ms=NOW_MS, **AMONG)
 
 
 def same(call):
