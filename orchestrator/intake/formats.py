@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from orchestrator.intake.cells import check_header, parse_cells
 from orchestrator.intake.lines import MAX_LINE_BYTES, read_lines
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MB: shorten it"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One line of the user's: its row, or the mistake in it. `nbytes` is what was read for it.
 
     `stored` tells that an earlier run stored its row.

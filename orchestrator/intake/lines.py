@@ -2,8 +2,9 @@ r"""Lines of a file of any size, cut on the byte `\n` alone and numbered from 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,8 +14,7 @@ MAX_LINE_BYTES = 64 << 20
 BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, gc=False):
     """One line without its end; `content` is None when it is too long. `nbytes` counts its end too."""
 
     number: int

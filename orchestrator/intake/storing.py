@@ -111,10 +111,11 @@ async def _inserted(database: Database, columns: list[dict[str, Any]]) -> tuple[
 
 
 async def _inserted_whole(database: Database, columns: list[dict[str, Any]]) -> set[int]:
-    for _ in range(LOOKS):
+    """Most are new: which are not is looked up once one of them is not."""
+    for look in (False, *[True] * LOOKS):
         with contextlib.suppress(CustomIdTaken):
-            return await database.write(partial(insert_new, rows=columns))
-    return await database.write(partial(insert_new, rows=columns))
+            return await database.write(partial(insert_new, rows=columns, look=look))
+    return await database.write(partial(insert_new, rows=columns, look=True))
 
 
 def _count(totals: Totals, chunk: list[Entry], stored: list[Row], skipped: int, bad_lines: int) -> None:

@@ -16,42 +16,48 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 WRITTEN = tuple(column.name for column in prompts.c if column.name not in {"id", "created_at"})
-UNIQUE_VIOLATION = "23505"
+UNIQUE_VIOLATIONS = ("23505", "UNIQUE constraint failed: prompts.custom_id")
+"""How PostgreSQL and SQLite say it."""
 _INSERT = insert(prompts).values({name: bindparam(name) for name in WRITTEN})
 
 
 class CustomIdTaken(StoreError):
-    """Somebody else inserted it between our look and our INSERT, as only PostgreSQL lets them: look again."""
+    """One of them is, and nobody looked which; on PostgreSQL somebody may insert it after our look, too."""
 
 
 class Unstorable(StoreError):
     """One of these rows holds what PostgreSQL cannot store: a NUL, a time that is none."""
 
 
-async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> set[int]:
+async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]], *, look: bool) -> set[int]:
     """Insert the rows whose custom_id is free; the indexes of the others. Each row names every column of WRITTEN.
 
-    A custom_id of None lets the table choose one. Of rows with the same custom_id the first is inserted. Raises
-    StoreError, and inserts nothing, when the table refuses a row for another reason; Unstorable, when that is what the
-    row holds.
+    Without a `look` at which are taken it raises CustomIdTaken when any is. A custom_id of None lets the table choose
+    one. Of rows with the same custom_id the first is inserted. Raises StoreError, and inserts nothing, when the table
+    refuses a row for another reason; Unstorable, when that is what the row holds.
     """
-    named = {row["custom_id"] for row in rows} - {None}
-    taken = await _taken(connection, sorted(named))
-    refused = set[int]()
-    for index, row in enumerate(rows):
-        if row["custom_id"] in taken:
-            refused.add(index)
-        elif row["custom_id"] is not None:
-            taken.add(row["custom_id"])
+    refused = await _refused(connection, rows) if look else set()
     try:
         await execute_many(connection, _INSERT, [row for index, row in enumerate(rows) if index not in refused])
     except (exc.IntegrityError, exc.DataError) as error:
-        if getattr(error.orig, "sqlstate", None) == UNIQUE_VIOLATION:
-            raise CustomIdTaken("one of these custom_ids was taken just now: run it again with --resume") from error
         reason = str(error.orig).partition("\n")[0]
+        if getattr(error.orig, "sqlstate", reason) in UNIQUE_VIOLATIONS:
+            raise CustomIdTaken("one of these custom_ids was taken just now: run it again with --resume") from error
         if isinstance(error, exc.DataError):
             raise Unstorable(f"the database cannot store it: {reason}: correct it") from error
         raise StoreError(f"the table prompts refuses a row: {reason}: correct it or the table's rules") from error
+    return refused
+
+
+async def _refused(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> set[int]:
+    """The indexes of rows whose custom_id is in the table, or in a row before them."""
+    seen = await _taken(connection, sorted({row["custom_id"] for row in rows} - {None}))
+    refused = set[int]()
+    for index, row in enumerate(rows):
+        if row["custom_id"] in seen:
+            refused.add(index)
+        elif row["custom_id"] is not None:
+            seen.add(row["custom_id"])
     return refused
 
 

@@ -311,12 +311,12 @@ async def test_a_custom_id_taken_between_look_and_insert_is_looked_for_again(use
     rows = [dict.fromkeys(WRITTEN) | {"custom_id": name, "prompt": "x", "priority": 0} for name in "ab"]
     other.run("BEGIN")
     other.insert(custom_id="b")
-    storing = asyncio.create_task(daemon.write(lambda c: insert_new(c, rows)))
+    storing = asyncio.create_task(daemon.write(lambda c: insert_new(c, rows, look=True)))
     await until(lambda: waiting_for_a_lock(user))
     other.run("COMMIT")
     with pytest.raises(CustomIdTaken):
         await storing
-    assert await daemon.write(lambda c: insert_new(c, rows)) == {1}
+    assert await daemon.write(lambda c: insert_new(c, rows, look=True)) == {1}
 
 
 # ---------------------------------------------------------------- sessions
