@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,7 @@ class Verdict(Enum):
     GIVE_UP = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True, gc=False):
     """`max_attempts` paid tries, `max_returns` lines that came back unanswered; delays in seconds."""
 
     max_attempts: int

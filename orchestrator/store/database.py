@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import sqlite3
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import event, exc
@@ -270,13 +271,13 @@ async def execute_many(connection: AsyncConnection, statement: Executable, rows:
     """
     if not rows:
         return 0
-    sql, names, fixed = _compiled(statement, connection.dialect)
-    tuples = [tuple([row[name] if name in row else fixed[name] for name in names]) for row in rows]
-    result = await connection.exec_driver_sql(sql, tuples)
+    sql, values_of, fixed = _compiled(statement, connection.dialect)
+    result = await connection.exec_driver_sql(sql, [values_of({**fixed, **row}) for row in rows])
     return int(result.rowcount)
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(statement: Executable, dialect: Dialect) -> tuple[str, list[str], dict[str, Any]]:
+def _compiled(statement: Executable, dialect: Dialect) -> tuple[str, itemgetter[tuple[Any, ...]], dict[str, Any]]:
+    """For statements with more than one value."""
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
-    return str(compiled), compiled.positiontup, compiled.params
+    return str(compiled), itemgetter(*compiled.positiontup), compiled.params
