@@ -15,8 +15,6 @@ from orchestrator.store.schema import migrate
 share()
 
 KINDS = ["sqlite", "postgresql"]
-STAGES_ON_BOTH = {"test_user_edits", "test_leases_of_submit", "test_collect", "test_pack", "test_submit_lost_replies"}
-"""Where writers meet; what a stage makes of an answer is no matter of the database. `make stages` tries all on both."""
 _SERVERS: list[Server] = []
 """The one server of this run; with xdist its controller keeps it, and the workers know where it is."""
 
@@ -60,13 +58,7 @@ def pytest_generate_tests(metafunc):
     own = any("kind" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "kind" in metafunc.fixturenames and not own:
         alone = [kind for kind in KINDS if metafunc.definition.get_closest_marker(kind)]
-        if _is_stage_for_sqlite(metafunc.definition.path) and not os.environ.get("STAGES_ON_BOTH"):
-            alone = ["sqlite"]
         metafunc.parametrize("kind", alone or KINDS)
-
-
-def _is_stage_for_sqlite(path):
-    return path.parent.name == "stages" and path.stem not in STAGES_ON_BOTH
 
 
 @pytest.fixture
