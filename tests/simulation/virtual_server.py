@@ -109,7 +109,9 @@ class Queue(Faults):
         """Tell the server what time it is."""
         now_ms = int(self.clock() * 1000)
         if now_ms != self._stamped:
-            self._now.write_text(str(now_ms))
+            new = self._now.with_suffix(".new")
+            new.write_text(str(now_ms))
+            new.replace(self._now)  # a session may be reading it
             self._stamped = now_ms
 
     def open(self):
