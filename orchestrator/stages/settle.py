@@ -227,10 +227,7 @@ async def _close(context: Context, batch: Batch) -> None:
     now_ms = context.now_ms()
     if not _never_ran(batch):
         await context.database.write(partial(free_lane, lane_id=batch.lane_id, nbytes=batch.nbytes))
-    values: dict[str, Any] = {"settled_at_ms": now_ms, "last_error": None}
-    await context.database.write(partial(move_batch, batch=batch, after=BatchStatus.SETTLED, by="settle", **values))
-    closed = await context.database.read(partial(get_batch, batch_id=batch.id))
-    outcomes = await context.database.read(partial(count_outcomes, batch_id=batch.id))
+    closed, outcomes = await context.database.write(partial(_closed, batch=batch, now_ms=now_ms))
     faults = {name: count for name, count in outcomes.items() if name not in {"done", "waiting"}}
     if closed.lines_failed:
         tell("settle.gave_up", batch=batch.id, key=batch.key, failed=closed.lines_failed, faults=faults or None)
@@ -239,3 +236,10 @@ async def _close(context: Context, batch: Batch) -> None:
         done=closed.lines_done, failed=closed.lines_failed, resent=closed.lines_resent,
         faults=faults or None, seconds=round((now_ms - (closed.submitted_at_ms or now_ms)) / 1000, 3),
     )  # fmt: skip
+
+
+async def _closed(connection: AsyncConnection, batch: Batch, now_ms: int) -> tuple[Batch, dict[str, int]]:
+    """The batch as it ended, and how often each outcome; read at once, since another daemon may prune it later."""
+    values: dict[str, Any] = {"settled_at_ms": now_ms, "last_error": None}
+    await move_batch(connection, batch, BatchStatus.SETTLED, "settle", **values)
+    return await get_batch(connection, batch.id), await count_outcomes(connection, batch.id)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     """For each kind of batch when the first of it can be claimed; None when there is none."""
 
 ACTIVE_ROWS = text(ACTIVE)
+NOT_ENDED = tuple(status for status in BatchStatus if status not in BATCH_ENDS)
 _BATCH_COLUMNS = [batch_states.c[field.name] for field in fields(Batch) if field.name != "lane"]
 _LANE_COLUMNS = [lanes.c.provider, lanes.c.endpoint, lanes.c.completion_window, lanes.c.model]
 _GET = (
@@ -116,7 +117,11 @@ def _next_due(where: ColumnElement[bool]) -> Select[Any]:
 
 
 async def get_batch(connection: AsyncConnection, batch_id: int) -> Batch:
-    return _batch((await connection.execute(_GET, {"batch": batch_id})).one())
+    """Raises LeaseLost when it is gone: whoever held it was frozen until another daemon had ended and pruned it."""
+    row = (await connection.execute(_GET, {"batch": batch_id})).one_or_none()
+    if row is None:
+        raise LeaseLost(f"batch {batch_id} is gone")
+    return _batch(row)
 
 
 async def has_remote(connection: AsyncConnection, provider: str, remote_id: str) -> bool:
@@ -152,7 +157,9 @@ OTHER_THAN = batch_states.c.id.not_in(bindparam("others", expanding=True))
 
 
 async def renew_lease(connection: AsyncConnection, batch: Batch, lease_until_ms: int) -> None:
-    await update_batch(connection, batch, lease_until_ms=lease_until_ms)
+    """Raises LeaseLost when somebody else holds the batch, or nobody can any more: it has ended."""
+    if not await _write(connection, batch, {"lease_until_ms": lease_until_ms}, {}, NOT_ENDED):
+        raise LeaseLost(f"batch {batch.key}: the lease is lost")
 
 
 async def release_lease(connection: AsyncConnection, batch: Batch) -> None:

@@ -56,6 +56,20 @@ async def test_a_claimed_batch_is_nobody_elses_until_its_lease_is_over(daemon):
     assert await claim(daemon, now_ms=NOW_MS + LEASE_MS + 1) is not None
 
 
+async def test_a_renewal_that_comes_after_the_end_leases_nothing(user, daemon):
+    await sealed(daemon, "orc-1")
+    batch = await claim(daemon)
+    await daemon.write(lambda c: move_batch(c, batch, BatchStatus.DISCARDED, "submit"))
+    with pytest.raises(LeaseLost, match="orc-1"):
+        await daemon.write(lambda c: renew_lease(c, batch, NOW_MS + LEASE_MS))
+    assert user.value("SELECT lease_until_ms FROM batch_states") == 0
+
+
+async def test_a_batch_that_was_pruned_meanwhile_is_nobodys(daemon):
+    with pytest.raises(LeaseLost, match="gone"):
+        await daemon.read(lambda c: get_batch(c, 404))
+
+
 async def test_a_renewed_lease_lasts_longer(daemon):
     await sealed(daemon, "orc-1")
     batch = await claim(daemon)
