@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test docs package benchmark simulate fuzz mutations chaos lint types contracts check coverage clean
+.PHONY: demo test docs package benchmark simulate stages fuzz mutations chaos lint types contracts check coverage clean
 
 demo: .venv/run.stamp ## see prompts answered, no key and no network needed
 	$(BIN)/orchestrator demo
@@ -43,6 +43,9 @@ SEEDS ?= 2000
 ON ?= sqlite
 simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with all that can go wrong; ON=postgresql too
 	$(BIN)/python tests/simulation/simulate.py --seeds 1-$(SEEDS) $(if $(filter postgresql,$(ON)),--postgresql)
+
+stages: .venv/dev.stamp ## every test of the stages on both databases, those of the providers' ways too
+	STAGES_ON_BOTH=1 $(BIN)/python -m pytest tests/stages --numprocesses auto --dist worksteal
 
 FUZZ ?= 50
 fuzz: .venv/dev.stamp ## try the properties of tests/fuzz FUZZ times as often, each time with new examples

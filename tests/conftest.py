@@ -15,6 +15,10 @@ from orchestrator.store.schema import migrate
 share()
 
 KINDS = ["sqlite", "postgresql"]
+PROVIDERS_WAYS = {
+    "account", "bytes_on_the_wire", "clocks", "fault_table", "folding", "openai_profile", "submit_refusals",
+}  # fmt: skip
+"""Tests of what a provider may say, which is no matter of the database: SQLite's alone but for `make stages`."""
 _SERVERS: list[Server] = []
 """The one server of this run; with xdist its controller keeps it, and the workers know where it is."""
 
@@ -58,7 +62,13 @@ def pytest_generate_tests(metafunc):
     own = any("kind" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "kind" in metafunc.fixturenames and not own:
         alone = [kind for kind in KINDS if metafunc.definition.get_closest_marker(kind)]
+        if _is_of_providers_ways(metafunc.definition.path) and not os.environ.get("STAGES_ON_BOTH"):
+            alone = ["sqlite"]
         metafunc.parametrize("kind", alone or KINDS)
+
+
+def _is_of_providers_ways(path):
+    return path.parent.name == "stages" and path.stem.removeprefix("test_") in PROVIDERS_WAYS
 
 
 @pytest.fixture

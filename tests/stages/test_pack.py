@@ -26,12 +26,20 @@ async def test_a_batch_is_sealed_when_its_oldest_prompt_has_lingered(start):
     assert rig.told("pack.sealed")[0]["why"] == "lingered"
 
 
+def ask_at_once(rig, count):
+    rig.sql(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+        " INSERT INTO prompts (model, prompt) SELECT 'm', 'What?' FROM n",
+        count,
+    )
+
+
 @pytest.fixture
 async def behind(start, monkeypatch):
     """A rig of which admission has seen one page of the rows that are there, all of them old."""
     monkeypatch.setattr(sys.modules["orchestrator.stages.admit"], "LOOKS_PER_TICK", 1)
     rig = await start(packing={"linger_seconds": 10})
-    rig.ask_many(1001)
+    ask_at_once(rig, 1001)
     rig.clock.advance(100)
     assert (await admit(rig.context)).more
     return rig
@@ -54,7 +62,7 @@ async def test_rows_that_are_admitted_for_ever_hold_nobody_up(behind):
 async def test_a_full_batch_does_not_wait_for_rows_that_are_being_admitted(start, monkeypatch):
     monkeypatch.setattr(sys.modules["orchestrator.stages.admit"], "LOOKS_PER_TICK", 1)
     rig = await start(packing={"linger_seconds": 10, "max_lines": 600})
-    rig.ask_many(1001)
+    ask_at_once(rig, 1001)
     await admit(rig.context)
     await pack(rig.context)
     assert [batch["lines"] for batch in rig.batches()] == [600]
