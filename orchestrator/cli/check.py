@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import sqlite3
@@ -56,6 +55,8 @@ def command(config_path: Path | None, /, *, live: bool, as_json: bool) -> int:
 
     Changes nothing. The exit code is 1 when something failed; a warning is none.
     """
+    import asyncio  # noqa: PLC0415
+
     findings = asyncio.run(_run(config_path, live=live, as_json=as_json))
     failed = any(finding.state is State.FAILED for finding in findings)
     if as_json:

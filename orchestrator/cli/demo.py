@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sys
@@ -60,6 +59,8 @@ def command() -> int:
     (some fail once, some for ever, one is invalid, one is refused), runs the daemon until all have ended and shows what
     came of them. The folder is kept. The exit code is 1 when a prompt did not end as designed.
     """
+    import asyncio  # noqa: PLC0415
+
     folder = _new_folder()
     end = asyncio.run(_play(folder))
     _show(folder, end)
@@ -119,6 +120,8 @@ async def _enqueue(database: Database, folder: Path) -> None:
 
 async def _answer(database: Database, loaded: Loaded, folder: Path) -> None:
     """Run the daemon until every prompt has ended; its log goes to a file."""
+    import asyncio  # noqa: PLC0415
+
     from orchestrator.daemon import run  # noqa: PLC0415
     from orchestrator.telemetry import configure  # noqa: PLC0415
 
@@ -160,6 +163,8 @@ def _screen() -> Iterator[Live | None]:
 
 
 async def _watch(database: Database, screen: Live | None) -> None:
+    import asyncio  # noqa: PLC0415
+
     from orchestrator.store.overview import list_active_batches  # noqa: PLC0415
     from orchestrator.store.reports import count_by_status  # noqa: PLC0415
 

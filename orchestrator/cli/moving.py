@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +40,8 @@ EPILOG = """\b
 @click.option("--undo", is_flag=True, help="Give up a copy that is not complete: the file is the queue again.")
 @as_json
 def command(*, source: str, target: str, undo: bool, as_json: bool) -> None:
+    import asyncio  # noqa: PLC0415
+
     from orchestrator.config.checks import database_problem  # noqa: PLC0415
     from orchestrator.store.moving import shown_address  # noqa: PLC0415
     from orchestrator.store.schema import only_daemon  # noqa: PLC0415

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 from typing import TYPE_CHECKING
@@ -24,6 +23,8 @@ def command(config_path: Path | None, *, until_idle: bool) -> int:
     Migrates the database if it is behind. SIGTERM or Ctrl-C finishes what is in hand; a second one stops at once.
     Nothing is lost either way.
     """
+    import asyncio  # noqa: PLC0415
+
     from orchestrator.config import load  # noqa: PLC0415
     from orchestrator.daemon import run  # noqa: PLC0415
     from orchestrator.telemetry import configure  # noqa: PLC0415

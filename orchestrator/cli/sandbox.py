@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +57,8 @@ def command(*, list_faults: bool, models: tuple[str, ...], line_faults: tuple[st
 
 
 def _serve(given: dict[str, Any]) -> None:
+    import asyncio  # noqa: PLC0415
+
     from orchestrator.sandbox import Options, run  # noqa: PLC0415
 
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import sys
@@ -95,6 +94,8 @@ def _new_bar(noun: str, total: int | None) -> tuple[Progress, TaskID]:
 @contextlib.asynccontextmanager
 async def sign_of_life(doing: str) -> AsyncIterator[None]:
     """Meanwhile stderr, if it is a terminal, tells what is being done, once that takes long."""
+    import asyncio  # noqa: PLC0415
+
     spinning = asyncio.create_task(_spin(doing)) if sys.stderr.isatty() else None
     try:
         yield
@@ -105,6 +106,8 @@ async def sign_of_life(doing: str) -> AsyncIterator[None]:
 
 
 async def _spin(doing: str) -> None:
+    import asyncio  # noqa: PLC0415
+
     await asyncio.sleep(QUIET_SECONDS)
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
