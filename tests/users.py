@@ -120,7 +120,8 @@ def asked(address, statement, values):
             rows = connection.execute(statement, values).fetchall()
             connection.commit()
             return rows
-    with psycopg.connect(address, options="-c timezone=UTC") as connection:
+    with psycopg.connect(address) as connection:
+        connection.execute("SET TIME ZONE 'UTC'")  # its own options are the address's
         found = connection.execute(spelled(statement, values), values or None)
         if found.description is None:
             return []

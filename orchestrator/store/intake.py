@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 WRITTEN = tuple(column.name for column in prompts.c if column.name not in {"id", "created_at"})
-UNIQUE_VIOLATIONS = ("23505", "UNIQUE constraint failed: prompts.custom_id")
-"""How PostgreSQL and SQLite say it."""
+CUSTOM_ID_TAKEN = ("prompts_custom_id", "UNIQUE constraint failed: prompts.custom_id")
+"""The constraint that PostgreSQL names, and what SQLite says."""
 _INSERT = insert(prompts).values({name: bindparam(name) for name in WRITTEN})
 
 
@@ -41,7 +41,7 @@ async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]
         await execute_many(connection, _INSERT, [row for index, row in enumerate(rows) if index not in refused])
     except (exc.IntegrityError, exc.DataError) as error:
         reason = str(error.orig).partition("\n")[0]
-        if getattr(error.orig, "sqlstate", reason) in UNIQUE_VIOLATIONS:
+        if getattr(getattr(error.orig, "diag", None), "constraint_name", reason) in CUSTOM_ID_TAKEN:
             raise CustomIdTaken("one of these custom_ids was taken just now: run it again with --resume") from error
         if isinstance(error, exc.DataError):
             raise Unstorable(f"the database cannot store it: {reason}: correct it") from error

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from daemon_process import Daemon, until
+from daemon_process import Daemon, Queue, until
 
 SOON_SECONDS = 10.0
 
@@ -48,6 +48,23 @@ async def test_two_daemons_share_a_queue_and_a_new_row_wakes_them(postgres_url, 
         daemon.signal()
         assert await daemon.ended() == 0
     assert set(sandbox.ledger.successes.values()) == {1}
+
+
+async def test_queues_in_schemas_of_one_database_keep_to_themselves(postgres, make, sandbox):
+    """Named by `search_path`; whoever inserts may name the schema instead."""
+    with postgres.lent("template0") as url:
+        user = Queue(url)
+        daemons = []
+        for schema in ("mine", "yours"):
+            user.sql(f"CREATE SCHEMA {schema}")
+            daemons.append(make(f"{url}&options=-csearch_path%3D{schema}"))
+        await asyncio.gather(*(daemon.started() for daemon in daemons))
+        user.sql("INSERT INTO mine.prompts (custom_id, model, prompt) VALUES ('one', 'm', 'Mine?')")
+        daemons[1].queue.ask_many(3)
+        await until(lambda: [daemon.queue.count("done") for daemon in daemons] == [1, 3], seconds=SOON_SECONDS)
+        assert user.value("SELECT count(*) FROM mine.results WHERE status = 'done' AND custom_id = 'one'") == 1
+        assert user.value("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+        assert set(sandbox.ledger.successes.values()) == {1}
 
 
 async def test_a_server_that_is_not_there_is_one_line_and_an_exit_code(make):

@@ -11,7 +11,7 @@ import pytest
 from daemon_process import until
 
 RETENTION = {"finished_days": 1, "remote_files": "delete", "remote_files_days": 0}
-PROMPTS, KILLS, WRITES = 3000, 4, 60
+PROMPTS, KILLS, WRITES = 3000, 6, 60
 WRITER = """
 import json, sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)

@@ -90,14 +90,14 @@ def _useless(world, custom_id, batch, line):
             return f"it came after the line was given up as {fault}"
         if world.deeds.counts["file gone"] or batch.deleted_at < line.seen_at:
             return "its file was gone"
-        if _hangs_unnamed(world, batch, received_at_ms / 1000 - world.clock_offset):
-            return "its batch hung for ever and named no file"
+        if "stuck-cancelling" in batch.traits and _names_no_output(world, batch, received_at_ms):
+            return "its batch hung in cancelling for ever and named no file"
     return None
 
 
-def _hangs_unnamed(world, batch, at):
-    stuck = any(trait.startswith("stuck-") for trait in batch.traits)
-    return stuck and world.provider.dialect.batch_object(batch, at).get("output_file_id") is None
+def _names_no_output(world, batch, at_ms):
+    shown = world.provider.dialect.batch_object(batch, at_ms / 1000 - world.clock_offset)
+    return shown["status"] == "cancelling" and shown.get("output_file_id") is None
 
 
 def attempts_stay_within_their_limit(world):

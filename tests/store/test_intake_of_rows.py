@@ -36,6 +36,6 @@ async def test_a_look_tells_which_are_taken_and_stores_the_others(user, daemon):
 async def test_another_refusal_is_told_as_it_is(user, daemon):
     user.run("CREATE UNIQUE INDEX prompts_once ON prompts (tag)")
     twice = [row | {"tag": "t"} for row in rows("a", "b")]
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match=r"the table prompts refuses a row: .*(prompts_once|prompts\.tag)"):
         await daemon.write(lambda c: insert_new(c, twice, look=False))
     assert user.value("SELECT count(*) FROM prompts") == 0
