@@ -13,16 +13,17 @@ SHORT_LEASES = dict.fromkeys(
 MOMENTS = {
     "before the upload": "orchestrator.upload.Upload._encoded",
     "after the upload": "orchestrator.stages.submit._note_uploaded",
-    "before the batch is made": "orchestrator.stages.submit.require_lease",
+    "before the batch is made": "orchestrator.api.client.Client.create_batch",
     "after the batch was made": "orchestrator.stages.submit._accept",
     "after a look at the batch": "orchestrator.stages.poll._polled",
     "after the answers were read": "orchestrator.stages.collect._note_read",
 }
 
 
-def is_stopped(process):
+def is_stopped(daemon):
     """By the letter after the name, which may hold anything."""
-    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    assert daemon.is_running, daemon.text()[-3000:]
+    return Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def contents(queue):
@@ -48,7 +49,7 @@ async def test_who_wakes_up_after_its_lease_sends_nothing_and_writes_nothing(sta
     sleeper, other = scene.daemon, second_daemon(scene)
     sleeper.environment = {**other.environment, "CHAOS_STOPS_AT": MOMENTS[moment]}
     await sleeper.start("--until-idle")
-    await scene.until(lambda: is_stopped(sleeper.process))
+    await scene.until(lambda: is_stopped(sleeper))
     scene.did("SIGSTOP")
     await other.start("--until-idle")
     assert await other.ended() == 0, other.text()[-3000:]

@@ -2,15 +2,15 @@
 
 CHAOS_NOTES      the file for these notes, one JSON list a line.
 CHAOS_CONSTANTS  JSON of constants to set that are no settings, as {"orchestrator.lease.LEASE_SECONDS": 0.5}.
-CHAOS_STOPS_AT   a function that is given the Context first, or a method of what holds it, before one of whose calls the
-                 process stops itself, as SIGSTOP at that very moment does. Never within a write transaction: SQLite's
-                 lock is the operating system's, and then nobody could write until it wakes up.
+CHAOS_STOPS_AT   a coroutine function that is given the Context first, or a method of what holds it, or one that asks
+                 `may_send`, before whose first call the process stops itself, as SIGSTOP at that very moment does.
+                 Never within a write transaction: SQLite's lock is the operating system's, and then nobody could write
+                 until it wakes up.
 CHAOS_SHARED     if set, other daemons may work on the same queue, as they will on a database server.
 """
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
 import signal
@@ -48,27 +48,20 @@ def stopping_before(name):
     holder, attribute = place_of(name)
     inner, left = getattr(holder, attribute), ["once"]
 
-    def stop():
-        if left:
-            left.pop()
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    async def stopped_later(*args, **named):
-        async with lock_of(args[0]):
-            stop()
+    async def stopped(*args, **named):
+        async with lock_of(*args, **named):
+            if left:
+                left.pop()
+                os.kill(os.getpid(), signal.SIGSTOP)
         return await inner(*args, **named)
 
-    def stopped_now(*args, **named):
-        if not lock_of(args[0]).locked():
-            stop()
-        return inner(*args, **named)
-
-    setattr(holder, attribute, stopped_later if inspect.iscoroutinefunction(inner) else stopped_now)
+    setattr(holder, attribute, stopped)
 
 
-def lock_of(first):
+def lock_of(first, *_others, may_send=None, **_named):
     """It is held while we write."""
-    return getattr(first, "_context", first).database._write_lock
+    context = may_send.args[0] if may_send else getattr(first, "_context", first)
+    return context.database._write_lock
 
 
 def shared():
