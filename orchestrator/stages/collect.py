@@ -39,7 +39,7 @@ from orchestrator.telemetry import further_tenth
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -170,20 +170,23 @@ class _Reader:
         """
         splitter = Splitter(self._context.config.collection.max_line_bytes)
         try:
-            async for line in _lines(content, splitter):
-                await self._take(line)
+            async for data in content.chunks():
+                for line in splitter.feed(data):
+                    if self._take(line):
+                        await self._store()
         except ProviderError as error:
             await self._store()
             return error
         tail = splitter.tail()
         whole = isinstance(tail, bytes) and isinstance(parse_reply(tail), Reply)
         if whole:
-            await self._take(tail)
+            self._take(tail)
         await self._store()
         torn = tail and not whole and self._batch.status is BatchStatus.ENDED
         return Torn(f"{self._cursor.file} file: the download ends within a line") if torn else None
 
-    async def _take(self, line: bytes | Overlong) -> None:
+    def _take(self, line: bytes | Overlong) -> bool:
+        """True when so much is held that it is to be stored."""
         if not self._tally.lines:
             self._note_first(line)
         self._tally.lines += 1
@@ -191,8 +194,7 @@ class _Reader:
         if self._position > self._wanted_from:
             self._chunk.append((self._position, line))
             self._held += len(line) if isinstance(line, bytes) else len(line.head)
-        if len(self._chunk) >= CHUNK_LINES or self._held >= CHUNK_BYTES:
-            await self._store()
+        return len(self._chunk) >= CHUNK_LINES or self._held >= CHUNK_BYTES
 
     def _note_first(self, line: bytes | Overlong) -> None:
         """A resumed download that begins with the file's first line was not resumed at all: skip here instead."""
@@ -212,12 +214,6 @@ class _Reader:
         )
         self._cursor.lines = max(self._cursor.lines, chunk[-1][0])
         self._tally.add(stored)
-
-
-async def _lines(content: Content, splitter: Splitter) -> AsyncIterator[bytes | Overlong]:
-    async for data in content.chunks():
-        for line in splitter.feed(data):
-            yield line
 
 
 # ---------------------------------------------------------------- one chunk

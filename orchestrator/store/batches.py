@@ -214,7 +214,8 @@ async def _write(
 ) -> bool:
     """Whether the batch was still ours, and in one of the states `legal` where they are given."""
     row = {"batch": batch.id, "holding": batch.fence}
-    row |= {f"new_{name}": value for name, value in storable(connection, values).items()}
+    (stored,) = storable(connection, [values])
+    row |= {f"new_{name}": value for name, value in stored.items()}
     row |= {f"more_{name}": count for name, count in added.items()}
     written = _writing(tuple(values), tuple(added), legal)
     return bool((await connection.execute(written, row)).rowcount == 1)

@@ -272,12 +272,13 @@ async def execute_many(connection: AsyncConnection, statement: Executable, rows:
     if not rows:
         return 0
     sql, values_of, fixed = _compiled(statement, connection.dialect)
-    result = await connection.exec_driver_sql(sql, [values_of({**fixed, **row}) for row in rows])
+    result = await connection.exec_driver_sql(sql, [values_of(fixed | row if fixed else row) for row in rows])
     return int(result.rowcount)
 
 
 @functools.lru_cache(maxsize=64)
 def _compiled(statement: Executable, dialect: Dialect) -> tuple[str, itemgetter[tuple[Any, ...]], dict[str, Any]]:
-    """For statements with more than one value."""
+    """For statements with more than one value; those that no row brings stand in the statement."""
     compiled = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
-    return str(compiled), itemgetter(*compiled.positiontup), compiled.params
+    fixed = {name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required}
+    return str(compiled), itemgetter(*compiled.positiontup), fixed

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import Boolean, Text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Dialect, Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -95,6 +96,29 @@ def _utc_text_postgresql(element: Any, compiler: Any, **options: Any) -> str:  #
     return f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS')"
 
 
+class among(FunctionElement[bool]):  # noqa: N801
+    """Whether a column is one of the `listed` values of a parameter, however many they are."""
+
+    inherit_cache = True  # and no type: compared with true, it would find no index
+
+
+@compiles(among, "sqlite")
+def _among_sqlite(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
+    column, values = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - compiled clauses
+
+
+@compiles(among, POSTGRESQL)
+def _among_postgresql(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
+    column, values = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} = ANY({values})"
+
+
+def listed(connection: AsyncConnection, values: Sequence[Any]) -> Any:  # noqa: ANN401 - as the driver takes it
+    """Numbers or texts as the one parameter of `among`."""
+    return values if connection.dialect.name == POSTGRESQL else msgspec.json.encode(values).decode()
+
+
 async def take_turn(connection: AsyncConnection) -> None:
     """Have this transaction alone decide by what it reads. On SQLite every write does."""
     if connection.dialect.name == POSTGRESQL:
@@ -113,14 +137,15 @@ async def locked(
     return {*(await connection.execute(ids.with_for_update(of=of, skip_locked=True), given)).scalars()}
 
 
-def storable(connection: AsyncConnection, values: dict[str, Any]) -> dict[str, Any]:
+def storable(connection: AsyncConnection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A provider's words as the database takes them: PostgreSQL knows no text with a NUL in it (F28)."""
     if connection.dialect.name != POSTGRESQL:
-        return values
-    return {
-        name: value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
-        for name, value in values.items()
-    }
+        return rows
+    return [{name: _without_nul(value) for name, value in row.items()} for row in rows]
+
+
+def _without_nul(value: Any) -> Any:  # noqa: ANN401 - what a column holds
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value
 
 
 async def announce(connection: AsyncConnection, channel: str) -> None:

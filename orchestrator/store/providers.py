@@ -68,7 +68,7 @@ async def forget_limits(connection: AsyncConnection) -> None:
 
 async def update_provider(connection: AsyncConnection, name: str, **values: Any) -> None:  # noqa: ANN401
     await take_turn(connection)
-    values = storable(connection, values)
+    (values,) = storable(connection, [values])
     changed = update(provider_states).where(provider_states.c.name == name).values(**values)
     if (await connection.execute(changed)).rowcount == 0:
         await connection.execute(insert(provider_states).values(name=name, **values))

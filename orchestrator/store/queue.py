@@ -22,7 +22,7 @@ from sqlalchemy import (
 from orchestrator.core.model import Lane, Prompt
 from orchestrator.core.packing import Waiting
 from orchestrator.store.database import execute_many
-from orchestrator.store.dialect import locked, readable_time, utf8
+from orchestrator.store.dialect import among, listed, locked, readable_time, utf8
 from orchestrator.store.tables import (
     BATCHED,
     READY,
@@ -238,11 +238,17 @@ async def list_ready(connection: AsyncConnection, lane_id: int, count: int) -> l
     return [Line(*row) for row in rows]
 
 
+_TAKE = (
+    update(prompt_states)
+    .where(text(READY), among(prompt_states.c.prompt_id, bindparam("taken")))
+    .values(status="batched", batch_id=bindparam("into"))
+)
+
+
 async def take_into_batch(connection: AsyncConnection, batch_id: int, lines: Sequence[Line]) -> int:
     """Move ready prompts into a batch, by one statement; how many were still there."""
-    of_lines = prompt_states.c.prompt_id.in_([line.prompt_id for line in lines])
-    taken = update(prompt_states).where(text(READY), of_lines).values(status="batched", batch_id=batch_id)
-    return int((await connection.execute(taken)).rowcount)
+    taken = listed(connection, [line.prompt_id for line in lines])
+    return int((await connection.execute(_TAKE, {"taken": taken, "into": batch_id})).rowcount)
 
 
 async def admit_again(connection: AsyncConnection, lane_id: int) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, select, text, update
+from sqlalchemy import bindparam, func, insert, null, select, text, update
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.measures import is_listened, measure_once_committed
 from orchestrator.store.database import execute_many
-from orchestrator.store.dialect import ENDED, announce, storable
+from orchestrator.store.dialect import ENDED, among, announce, listed, storable
 from orchestrator.store.tables import BATCHED, prompt_states, prompts, replies
 
 if TYPE_CHECKING:
@@ -69,13 +70,13 @@ _WAIT: dict[str, Any] = {
 _UPDATE = (
     update(prompt_states)
     .where(
-        prompt_states.c.prompt_id == bindparam("of"),
+        among(prompt_states.c.prompt_id, bindparam("of")),
         prompt_states.c.status == bindparam("before"),
         prompt_states.c.replies == bindparam("seen"),
     )
     .values(
         status=bindparam("after"),
-        batch_id=bindparam("batch"),
+        batch_id=null(),
         attempts=bindparam("tried"),
         returns=bindparam("returned"),
         replies=bindparam("stored"),
@@ -85,14 +86,17 @@ _UPDATE = (
 )
 
 
-def _member(row: Sequence[Any]) -> Member:
-    return Member(row[0], PromptStatus(row[1]), *row[2:])
+_STATUS_OF = {status.value: status for status in PromptStatus}
+
+
+def _member(prompt_id: int, status: str, *others: Any) -> Member:  # noqa: ANN401 - the columns that follow
+    return Member(prompt_id, _STATUS_OF[status], *others)
 
 
 _FIND_MEMBERS = (
     select(prompts.c.custom_id, *_MEMBER_COLUMNS)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
-    .where(prompts.c.custom_id.in_(bindparam("custom_ids", expanding=True)))
+    .where(among(prompts.c.custom_id, bindparam("custom_ids")))
     .with_for_update(of=prompt_states)
 )
 
@@ -100,21 +104,21 @@ _FIND_MEMBERS = (
 async def find_members(connection: AsyncConnection, custom_ids: Sequence[str]) -> dict[str, Member]:
     """The prompts with these custom ids, held until the transaction ends; ids nobody has are left out."""
     storable_ids = [custom_id for custom_id in custom_ids if "\0" not in custom_id]
-    rows = (await connection.execute(_FIND_MEMBERS, {"custom_ids": storable_ids})).all()
-    return {row[0]: _member(row[1:]) for row in rows}
+    rows = (await connection.execute(_FIND_MEMBERS, {"custom_ids": listed(connection, storable_ids)})).all()
+    return {custom_id: _member(*columns) for custom_id, *columns in rows}
 
 
 async def list_members(connection: AsyncConnection, batch_id: int, limit: int) -> list[Member]:
     """The first `limit` prompts still in the batch, by id, held until the transaction ends."""
     found = select(*_MEMBER_COLUMNS).where(text(BATCHED), prompt_states.c.batch_id == batch_id)
     rows = await connection.execute(found.order_by(prompt_states.c.prompt_id).limit(limit).with_for_update())
-    return [_member(row) for row in rows]
+    return [_member(*row) for row in rows]
 
 
 async def get_members(connection: AsyncConnection, prompt_ids: Sequence[int]) -> list[Member]:
     """These prompts, held until the transaction ends."""
     found = select(*_MEMBER_COLUMNS).where(prompt_states.c.prompt_id.in_(prompt_ids)).with_for_update()
-    return [_member(row) for row in await connection.execute(found)]
+    return [_member(*row) for row in await connection.execute(found)]
 
 
 _COUNT_MEMBERS = (
@@ -137,8 +141,8 @@ async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: 
 
 async def record(connection: AsyncConnection, entries: Sequence[Entry], now_ms: int) -> None:
     """Write each outcome and move its prompt, in this transaction. A prompt may come up more than once, in order."""
-    await execute_many(connection, _INSERT, [storable(connection, _reply_row(entry, now_ms)) for entry in entries])
-    await execute_many(connection, _UPDATE, [_state_row(entry, now_ms) for entry in entries])
+    await execute_many(connection, _INSERT, storable(connection, [_entry_row(entry, now_ms) for entry in entries]))
+    await execute_many(connection, _UPDATE, _moves(connection, entries, now_ms))
     if entries:
         await announce(connection, ENDED)
     if entries and is_listened():
@@ -158,53 +162,56 @@ def _totals(entries: Sequence[Entry]) -> dict[str, Any]:
 
 async def keep_unreadable(connection: AsyncConnection, batch_id: int, outcomes: Sequence[Outcome], now_ms: int) -> None:
     """Store lines whose prompt could not be made out; their bytes are kept as evidence (F26)."""
-    rows = [storable(connection, _reply_columns(outcome, now_ms)) | {"batch_id": batch_id} for outcome in outcomes]
-    await execute_many(connection, _INSERT, rows)
+    rows = [_reply_row(outcome, now_ms, None, None, batch_id, None) for outcome in outcomes]
+    await execute_many(connection, _INSERT, storable(connection, rows))
 
 
-def _reply_columns(outcome: Outcome, now_ms: int) -> dict[str, Any]:
-    return {
-        "prompt_id": None,
-        "seq": None,
-        "batch_id": None,
-        "attempt": None,
-        "fault": outcome.fault,
-        "status_code": outcome.status_code,
-        "error_code": outcome.error_code,
-        "error_message": outcome.error_message,
-        "finish_reason": outcome.finish_reason,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "model": outcome.model,
-        "received_at_ms": now_ms,
-        "answer": outcome.answer,
-        "response": outcome.response,
-        "raw": outcome.raw,
-    }
-
-
-def _reply_row(entry: Entry, now_ms: int) -> dict[str, Any]:
+def _entry_row(entry: Entry, now_ms: int) -> dict[str, Any]:
     member = entry.member
-    return _reply_columns(entry.outcome, now_ms) | {
-        "prompt_id": member.prompt_id,
-        "seq": member.replies + 1,
-        "batch_id": entry.batch_id,
-        "attempt": entry.attempts,
-    }
+    return _reply_row(entry.outcome, now_ms, member.prompt_id, member.replies + 1, entry.batch_id, entry.attempts)
 
 
-def _state_row(entry: Entry, now_ms: int) -> dict[str, Any]:
-    member, queued = entry.member, entry.status is PromptStatus.QUEUED
+def _reply_row(
+    outcome: Outcome, now_ms: int, prompt_id: int | None, seq: int | None, batch_id: int | None, attempt: int | None
+) -> dict[str, Any]:
+    """What an outcome holds stands in columns of the same names."""
+    row = msgspec.structs.asdict(outcome)
+    row |= {"prompt_id": prompt_id, "seq": seq, "batch_id": batch_id, "attempt": attempt, "received_at_ms": now_ms}
+    return row
+
+
+class _Move(NamedTuple):
+    """Of how many replies it is the next one, and what it makes of the prompt."""
+
+    replies: int
+    before: PromptStatus
+    after: PromptStatus
+    attempts: int
+    returns: int
+    due_at_ms: int | None
+
+
+def _moves(connection: AsyncConnection, entries: Sequence[Entry], now_ms: int) -> list[dict[str, Any]]:
+    """Prompts that move alike move by one statement, a third of the cost; one that comes up twice, by two in order."""
+    alike: dict[_Move, list[int]] = defaultdict(list)
+    for entry in entries:
+        member = entry.member
+        move = _Move(member.replies, member.status, entry.status, entry.attempts, entry.returns, entry.due_at_ms)
+        alike[move].append(member.prompt_id)
+    in_order = sorted(alike, key=attrgetter("replies"))
+    return [{"of": listed(connection, alike[move]), **_state_row(move, now_ms)} for move in in_order]
+
+
+def _state_row(move: _Move, now_ms: int) -> dict[str, Any]:
+    queued = move.after is PromptStatus.QUEUED
     return {
-        "of": member.prompt_id,
-        "before": member.status,
-        "seen": member.replies,
-        "after": entry.status,
-        "batch": None,
-        "tried": entry.attempts,
-        "returned": entry.returns,
-        "stored": member.replies + 1,
+        "before": move.before,
+        "seen": move.replies,
+        "after": move.after,
+        "tried": move.attempts,
+        "returned": move.returns,
+        "stored": move.replies + 1,
         "ended": None if queued else now_ms,
-        "due": entry.due_at_ms,
-        "later": int(queued and entry.due_at_ms is not None and entry.due_at_ms > now_ms),
+        "due": move.due_at_ms,
+        "later": int(queued and move.due_at_ms is not None and move.due_at_ms > now_ms),
     }

@@ -94,6 +94,17 @@ async def test_one_prompt_may_come_up_twice_in_one_go_in_order(user, daemon, bat
     assert user.value("SELECT status FROM results") == "done"
 
 
+async def test_who_comes_up_twice_moves_in_order_among_others_that_do(user, daemon, batched):
+    other = await member_of(daemon, user.insert(custom_id="b"))
+    firsts = [
+        entry(member, OOPS, PromptStatus.QUEUED, due_at_ms=NOW_MS + delay)
+        for delay, member in ((1, other), (2, batched))
+    ]
+    thens = [entry(type(one)(one.prompt_id, PromptStatus.QUEUED, None, 1, 0, 0, 1), DONE) for one in (other, batched)]
+    await recorded(daemon, firsts[0], thens[0], firsts[1], thens[1])
+    assert user.values("SELECT status FROM results ORDER BY custom_id") == ["done", "done"]
+
+
 async def test_every_failed_attempt_stays_in_the_history(user, daemon, batched):
     for number in (1, 2, 3):
         member = await member_of(daemon, batched.prompt_id)
