@@ -15,7 +15,7 @@ import sqlite3
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import event, exc
+from sqlalchemy import bindparam, event, exc, insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     import aiosqlite
-    from sqlalchemy import URL, Connection, Dialect, Executable
+    from sqlalchemy import URL, Column, Connection, Dialect, Executable, Table
 
 T = TypeVar("T")
 
@@ -262,6 +262,27 @@ def _remedy(reason: str) -> str:
     if "readonly" in reason or "unable to open" in reason:
         return "check that the file and its folder exist and are writable for this user"
     return "see the message; work goes on by itself when the database answers again"
+
+
+async def insert_many(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
+    """Insert rows that name the same columns of the table, and may hold more; how many.
+
+    A column that is NULL in all of them, and by default, is left out: the driver binds a text in half the time.
+    """
+    if not rows:
+        return 0
+    named = [column for column in table.c if column.name in rows[0]]
+    written = tuple(column.name for column in named if column.server_default is not None or _is_filled(column, rows))
+    return await execute_many(connection, _inserting(table, written), rows)
+
+
+def _is_filled(column: Column[Any], rows: Sequence[dict[str, Any]]) -> bool:
+    return any(row[column.name] is not None for row in rows)
+
+
+@functools.lru_cache(maxsize=64)
+def _inserting(table: Table, written: tuple[str, ...]) -> Executable:
+    return insert(table).values({name: bindparam(name) for name in written})
 
 
 async def execute_many(connection: AsyncConnection, statement: Executable, rows: Sequence[dict[str, Any]]) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, exc, func, insert, select
+from sqlalchemy import exc, func, select
 
 from orchestrator.errors import StoreError
-from orchestrator.store.database import execute_many
+from orchestrator.store.database import insert_many
 from orchestrator.store.tables import prompts
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 WRITTEN = tuple(column.name for column in prompts.c if column.name not in {"id", "created_at"})
 CUSTOM_ID_TAKEN = ("prompts_custom_id", "UNIQUE constraint failed: prompts.custom_id")
 """The constraint that PostgreSQL names, and what SQLite says."""
-_INSERT = insert(prompts).values({name: bindparam(name) for name in WRITTEN})
 
 
 class CustomIdTaken(StoreError):
@@ -38,7 +37,7 @@ async def insert_new(connection: AsyncConnection, rows: Sequence[dict[str, Any]]
     """
     refused = await _refused(connection, rows) if look else set()
     try:
-        await execute_many(connection, _INSERT, [row for index, row in enumerate(rows) if index not in refused])
+        await insert_many(connection, prompts, [row for index, row in enumerate(rows) if index not in refused])
     except (exc.IntegrityError, exc.DataError) as error:
         reason = str(error.orig).partition("\n")[0]
         if getattr(getattr(error.orig, "diag", None), "constraint_name", reason) in CUSTOM_ID_TAKEN:

@@ -7,11 +7,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, null, select, text, update
+from sqlalchemy import bindparam, func, null, select, text, update
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.measures import is_listened, measure_once_committed
-from orchestrator.store.database import execute_many
+from orchestrator.store.database import execute_many, insert_many
 from orchestrator.store.dialect import ENDED, among, announce, listed, storable
 from orchestrator.store.tables import BATCHED, prompt_states, prompts, replies
 
@@ -62,7 +62,6 @@ _MEMBER_COLUMNS = (
     prompt_states.c.cancelling,
 )
 
-_INSERT = insert(replies).values({column.name: bindparam(column.name) for column in replies.c if column.name != "id"})
 _WAIT: dict[str, Any] = {
     "due_at_ms": func.coalesce(bindparam("due", type_=prompt_states.c.due_at_ms.type), prompt_states.c.due_at_ms),
     "waiting": bindparam("later"),
@@ -141,7 +140,7 @@ async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: 
 
 async def record(connection: AsyncConnection, entries: Sequence[Entry], now_ms: int) -> None:
     """Write each outcome and move its prompt, in this transaction. A prompt may come up more than once, in order."""
-    await execute_many(connection, _INSERT, storable(connection, [_entry_row(entry, now_ms) for entry in entries]))
+    await insert_many(connection, replies, storable(connection, [_entry_row(entry, now_ms) for entry in entries]))
     await execute_many(connection, _UPDATE, _moves(connection, entries, now_ms))
     if entries:
         await announce(connection, ENDED)
@@ -163,7 +162,7 @@ def _totals(entries: Sequence[Entry]) -> dict[str, Any]:
 async def keep_unreadable(connection: AsyncConnection, batch_id: int, outcomes: Sequence[Outcome], now_ms: int) -> None:
     """Store lines whose prompt could not be made out; their bytes are kept as evidence (F26)."""
     rows = [_reply_row(outcome, now_ms, None, None, batch_id, None) for outcome in outcomes]
-    await execute_many(connection, _INSERT, storable(connection, rows))
+    await insert_many(connection, replies, storable(connection, rows))
 
 
 def _entry_row(entry: Entry, now_ms: int) -> dict[str, Any]:
