@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.context import Context, Tick
-from orchestrator.core.lines import Overlong, Reply, Splitter, Unreadable, parse_reply
+from orchestrator.core.lines import Overlong, Reply, Splitter, parse_reply
 from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome, judge
 from orchestrator.core.retry import backoff
@@ -227,19 +227,18 @@ async def _store_chunk(
     chunk: Sequence[tuple[int, bytes | Overlong]],
 ) -> Tally:
     """Judge a chunk of lines and write rows, states, counts and cursor in one transaction."""
-    replies = [(position, parse_reply(line)) for position, line in chunk]
+    judged = [_judged(line) for _, line in chunk]
     tally, lost = Tally(), list[Outcome]()
-    named = [reply.custom_id for _, reply in replies if reply.custom_id is not None]
+    named = [custom_id for custom_id, _ in judged if custom_id is not None]
     members = await find_members(connection, list(dict.fromkeys(named)))
     ours, others = list[Entry](), list[Left]()
-    for position, reply in replies:
-        outcome = judge(reply)
-        member = members.get(reply.custom_id) if reply.custom_id is not None else None
+    for (position, _), (custom_id, outcome) in zip(chunk, judged, strict=True):
+        member = members.get(custom_id) if custom_id is not None else None
         if member is None:
-            _count_nameless(reply, outcome, tally, lost, is_new=position > cursor.lines)
+            _count_nameless(outcome, tally, lost, is_new=position > cursor.lines)
         elif member.status is PromptStatus.BATCHED and member.batch_id == batch.id:
             entry = settled(context, member, outcome, batch.id)
-            members[reply.custom_id or ""] = _after(entry)
+            members[custom_id or ""] = _after(entry)
             ours.append(entry)
         else:
             others.append(Left(member, outcome, position > cursor.lines))
@@ -252,10 +251,14 @@ async def _store_chunk(
     return tally
 
 
-def _count_nameless(
-    reply: Reply | Unreadable, outcome: Outcome, tally: Tally, lost: list[Outcome], *, is_new: bool
-) -> None:
-    if not isinstance(reply, Unreadable):
+def _judged(line: bytes | Overlong) -> tuple[str | None, Outcome]:
+    """Whose line it is and what it means; one line at a time, while it is in the processor's cache."""
+    reply = parse_reply(line)
+    return reply.custom_id, judge(reply)
+
+
+def _count_nameless(outcome: Outcome, tally: Tally, lost: list[Outcome], *, is_new: bool) -> None:
+    if outcome.fault is not Fault.UNREADABLE:
         tally.strays += 1
     elif is_new:
         tally.unreadable += 1
