@@ -13,15 +13,16 @@ from orchestrator.errors import LeaseLost, StoreError
 from orchestrator.store.batches import (
     OF_PROVIDERS,
     OTHER_THAN,
-    claim_batch,
+    Claim,
+    claim_batches,
     next_dues_ms,
     postpone,
-    release_lease,
+    release_leases,
     renew_lease,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -36,31 +37,44 @@ CRASH_PAUSE_SECONDS = 2.0
 
 @contextlib.asynccontextmanager
 async def held(context: Context, where: ColumnElement[bool]) -> AsyncIterator[Batch | Tick]:
-    """Claim the batch that has been due longest among `where`; when none is due, the tick that says when one is.
+    """Claim the batch that has been due longest among `where`; when none is due, the tick that says when one is."""
+    async with held_together(context, where, 1) as found:
+        yield found if isinstance(found, Tick) else found[0]
 
-    Batches of a provider that left the settings wait until it is back. One that brings its stage down queues up behind
-    the others: it must not hold them up.
+
+@contextlib.asynccontextmanager
+async def held_together(context: Context, where: ColumnElement[bool], most: int) -> AsyncIterator[list[Batch] | Tick]:
+    """Claim the batches that have been due longest, `most` at most.
+
+    Those of a provider that left the settings wait until it is back. Those that bring their stage down queue up behind
+    the others: they must not hold them up.
     """
     where = _reachable(where)
     due_ms = await _look(context, where)
-    batch = await _claim(context, where) if due_ms is not None and due_ms <= context.now_ms() else None
-    if batch is None:
+    batches = await _claim(context, where, most) if due_ms is not None and due_ms <= context.now_ms() else []
+    if not batches:
         yield Tick(due_ms=due_ms)
         return
-    renewing = asyncio.create_task(_keep_renewing(context, batch))
+    renewing = asyncio.create_task(_keep_renewing(context, batches))
     try:
-        yield batch
+        yield batches
     except StoreError:
         raise
     except Exception:
-        later = partial(postpone, batch=batch, next_try_at_ms=context.in_ms(CRASH_PAUSE_SECONDS))
-        with contextlib.suppress(StoreError):
-            await context.database.write(later)
+        await _postpone(context, batches)
         raise
     finally:
         renewing.cancel()
-        context.holding.pop(batch.id, None)
-        await context.database.write(partial(release_lease, batch=batch))
+        for batch in batches:
+            context.holding.pop(batch.id, None)
+        await context.database.write(partial(release_leases, batches=batches))
+
+
+async def _postpone(context: Context, batches: Sequence[Batch]) -> None:
+    for batch in batches:
+        later = partial(postpone, batch=batch, next_try_at_ms=context.in_ms(CRASH_PAUSE_SECONDS))
+        with contextlib.suppress(StoreError):
+            await context.database.write(later)
 
 
 @functools.lru_cache(maxsize=64)
@@ -95,26 +109,27 @@ def _among(context: Context) -> dict[str, Any]:
     return {"providers": list(context.clients), "others": sorted(context.holding)}
 
 
-async def _claim(context: Context, where: ColumnElement[bool]) -> Batch | None:
-    claim = partial(
-        claim_batch, where=where, owner=context.owner, now_ms=context.now_ms(),
-        lease_until_ms=context.in_ms(LEASE_SECONDS), **_among(context),
-    )  # fmt: skip
+async def _claim(context: Context, where: ColumnElement[bool], most: int) -> list[Batch]:
+    claim = Claim(context.owner, context.now_ms(), context.in_ms(LEASE_SECONDS), most)
     until = context.steady() + LEASE_SECONDS
-    batch = await context.database.write(claim)
-    if batch is not None:
-        context.holding[batch.id] = until
-    return batch
+    batches = await context.database.write(partial(claim_batches, where=where, claim=claim, **_among(context)))
+    context.holding.update((batch.id, until) for batch in batches)
+    return batches
 
 
-async def _keep_renewing(context: Context, batch: Batch) -> None:
-    """A renewal that fails is no reason to stop: every write checks the fence for itself."""
+async def _keep_renewing(context: Context, batches: Sequence[Batch]) -> None:
     while True:
         await asyncio.sleep(LEASE_SECONDS / 4)
-        until = context.steady() + LEASE_SECONDS
-        with contextlib.suppress(StoreError):
-            await context.database.write(partial(renew_lease, batch=batch, lease_until_ms=context.in_ms(LEASE_SECONDS)))
-            context.holding[batch.id] = until
+        for batch in batches:
+            await _renew(context, batch)
+
+
+async def _renew(context: Context, batch: Batch) -> None:
+    """A renewal that fails is no reason to stop: every write checks the fence for itself."""
+    until = context.steady() + LEASE_SECONDS
+    with contextlib.suppress(StoreError):
+        await context.database.write(partial(renew_lease, batch=batch, lease_until_ms=context.in_ms(LEASE_SECONDS)))
+        context.holding[batch.id] = until
 
 
 async def keep_lease(connection: AsyncConnection, context: Context, batch: Batch) -> None:

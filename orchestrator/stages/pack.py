@@ -15,7 +15,7 @@ from orchestrator.store.batches import (
     get_batch,
     insert_batch,
     move_batch,
-    release_lease,
+    release_leases,
     statuses,
 )
 from orchestrator.store.dialect import take_turn
@@ -194,7 +194,7 @@ async def _note_sealed(connection: AsyncConnection, batch: Batch, now_ms: int) -
     nbytes = sum(line.nbytes for line in lines)
     after = BatchStatus.SEALED if lines else BatchStatus.DISCARDED
     await move_batch(connection, batch, after, "pack", lines=len(lines), nbytes=nbytes, next_try_at_ms=now_ms)
-    await release_lease(connection, batch)
+    await release_leases(connection, [batch])
     return len(lines), nbytes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ import msgspec
 from orchestrator.context import Context, Tick
 from orchestrator.core.model import Batch, BatchStatus
 from orchestrator.core.polling import Patience, Step, most_completed, next_step
-from orchestrator.errors import NotFound, ProviderError, ReplyLost, Throttled
+from orchestrator.errors import NotFound, ProviderError, ReplyLost, StoreError, Throttled
 from orchestrator.folding import left_out
-from orchestrator.lease import held
-from orchestrator.store.batches import move_batch, statuses, update_batch
-from orchestrator.store.replies import count_members
+from orchestrator.lease import held_together
+from orchestrator.store.batches import move_batch, statuses, update_batch, update_batches
+from orchestrator.store.replies import with_members
 from orchestrator.store.tables import batch_states
 from orchestrator.telemetry import further_tenth
 from orchestrator.telemetry import record as tell
@@ -24,24 +25,68 @@ if TYPE_CHECKING:
     from orchestrator.core.remote import RemoteBatch
 
 DUE = statuses(BatchStatus.SUBMITTED) & batch_states.c.collect_due.is_(False)
+TOGETHER, TOGETHER_SECONDS = 20, 5.0
+"""Batches under one claim, and for how long: a claim and its end cost far more than what is read and written of one."""
+GATHERING = 30
+"""Polls that are due within this part of the shortest interval are made together."""
+
+
+@dataclass(slots=True)
+class Round:
+    """Polls under one claim: what was learned of batches that go on, as columns; how many do not; what crashed."""
+
+    unchanged: list[tuple[Batch, dict[str, Any]]] = field(default_factory=list)
+    moved: int = 0
+    crashes: list[Exception] = field(default_factory=list)
 
 
 async def poll(context: Context) -> Tick:
-    """Look at the batch whose poll is due longest."""
-    async with held(context, DUE) as batch:
-        if isinstance(batch, Tick):
-            return batch
-        client = context.clients[batch.lane.provider]
+    """Look at the batches whose polls are due longest, one after the other, and note together what did not change."""
+    async with held_together(context, DUE, TOGETHER) as batches:
+        if isinstance(batches, Tick):
+            return Tick(due_ms=_gathering(context, batches.due_ms))
+        found = await _polls(context, batches)
+        await context.database.write(partial(update_batches, seen=found.unchanged))
+        if found.crashes:
+            raise found.crashes[0]
+    return Tick(found.moved, more=True)
+
+
+def _gathering(context: Context, due_ms: int | None) -> int | None:
+    soonest_ms = context.in_ms(context.config.polling.min_seconds / GATHERING)
+    return None if due_ms is None else max(due_ms, soonest_ms)
+
+
+async def _polls(context: Context, batches: list[Batch]) -> Round:
+    """Where calls take long, the rest is left for the next claim: a stop, and what was learned, must not wait."""
+    unanswered = await context.database.read(partial(with_members, batch_ids=[batch.id for batch in batches]))
+    found, until = Round(), context.steady() + TOGETHER_SECONDS
+    for batch in batches:
+        if context.steady() > until:
+            break
         try:
-            remote = await client.get_batch(batch.remote_batch_id or "")
-        except ProviderError as error:
-            await _poll_failed(context, batch, error)
-            return Tick(more=True)
-        step = await _polled(context, client, batch, remote)
-    return Tick(int(step is not Step.WAIT), more=True)
+            await _poll(context, batch, found, waits=batch.id in unanswered)
+        except StoreError:
+            raise
+        except Exception as crash:  # noqa: BLE001 - the others must not wait for it
+            found.crashes.append(crash)
+    return found
 
 
-async def _polled(context: Context, client: Client, batch: Batch, remote: RemoteBatch) -> Step:
+async def _poll(context: Context, batch: Batch, found: Round, *, waits: bool) -> None:
+    """`waits`: a line of it has no outcome yet."""
+    client = context.clients[batch.lane.provider]
+    try:
+        remote = await client.get_batch(batch.remote_batch_id or "")
+    except ProviderError as error:
+        await _poll_failed(context, batch, error)
+    else:
+        await _polled(context, client, batch, remote, found, waits=waits)
+
+
+async def _polled(
+    context: Context, client: Client, batch: Batch, remote: RemoteBatch, found: Round, *, waits: bool
+) -> None:
     settings = context.config
     patience = Patience(
         settings.submission.stuck_validating_seconds,
@@ -50,15 +95,19 @@ async def _polled(context: Context, client: Client, batch: Batch, remote: Remote
         client.provider.deletable_batches,
     )
     step = next_step(batch, remote, patience, context.now_ms())
-    if step is Step.WAIT and not await context.database.read(partial(count_members, batch_id=batch.id)):
-        step = Step.END  # every line has its outcome: there is nothing to wait for
+    if step is Step.WAIT and not waits:
+        step = Step.END
     _tell_change(batch, remote, step)
-    seen = _seen(context, batch, remote)
-    await _take(context, client, batch, remote, step, seen)
-    return step
+    news = _news(context, batch, remote)
+    if step is Step.WAIT:
+        found.unchanged.append((batch, {**news, "next_try_at_ms": context.next_poll_ms()}))
+        _tell_unnamed(batch, remote)
+    else:
+        await _take(context, client, batch, remote, step, news)
+        found.moved += 1
 
 
-def _seen(context: Context, batch: Batch, remote: RemoteBatch) -> dict[str, Any]:
+def _news(context: Context, batch: Batch, remote: RemoteBatch) -> dict[str, Any]:
     """What this poll learned, as columns. A file id once known is kept when a reply leaves it out (F4)."""
     errors = [{"code": e.code, "message": e.message, "line": e.line} for e in remote.errors]
     return {
@@ -77,28 +126,25 @@ def _seen(context: Context, batch: Batch, remote: RemoteBatch) -> dict[str, Any]
 
 
 async def _take(
-    context: Context, client: Client, batch: Batch, remote: RemoteBatch, step: Step, seen: dict[str, Any]
+    context: Context, client: Client, batch: Batch, remote: RemoteBatch, step: Step, news: dict[str, Any]
 ) -> None:
     write = context.database.write
     if step is Step.END:
-        seen["ended_at_ms"] = seen["ended_at_ms"] or context.now_ms()
-        values = {**seen, "collect_due": True, "next_try_at_ms": context.now_ms()}
+        news["ended_at_ms"] = news["ended_at_ms"] or context.now_ms()
+        values = {**news, "collect_due": True, "next_try_at_ms": context.now_ms()}
         await write(partial(move_batch, batch=batch, after=BatchStatus.ENDED, by="poll", **values))
         _tell_end(batch, remote)
     elif step is Step.COLLECT:
-        values = {**seen, "collect_due": True, "next_try_at_ms": context.now_ms()}
+        values = {**news, "collect_due": True, "next_try_at_ms": context.now_ms()}
         await write(partial(update_batch, batch=batch, **values))
     elif step is Step.REPLACE:
-        values = {**seen, "empty_looks": 0, "next_try_at_ms": context.now_ms()}
+        values = {**news, "empty_looks": 0, "next_try_at_ms": context.now_ms()}
         await write(partial(move_batch, batch=batch, after=BatchStatus.REPLACING, by="poll", **values))
         minutes = round((context.now_ms() - (batch.submitted_at_ms or 0)) / 60_000)
         tell("poll.stuck", batch=batch.id, key=batch.key, minutes=minutes)
     else:
-        await write(partial(update_batch, batch=batch, **seen, next_try_at_ms=context.next_poll_ms()))
-        if step is Step.CANCEL:
-            await _cancel(context, client, batch)
-        elif remote.state.over and batch.ended_at_ms is None:
-            tell("poll.output_unnamed", batch=batch.id, key=batch.key, completed=remote.completed)
+        await write(partial(update_batch, batch=batch, **news, next_try_at_ms=context.next_poll_ms()))
+        await _cancel(context, client, batch)
 
 
 async def _cancel(context: Context, client: Client, batch: Batch) -> None:
@@ -132,6 +178,11 @@ async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> 
             "poll.failed", batch=batch.id, key=batch.key, provider=batch.lane.provider, reason=f"{error}{hint}",
             tries=tries, others=others,
         )  # fmt: skip
+
+
+def _tell_unnamed(batch: Batch, remote: RemoteBatch) -> None:
+    if remote.state.over and batch.ended_at_ms is None:
+        tell("poll.output_unnamed", batch=batch.id, key=batch.key, completed=remote.completed)
 
 
 def _tell_change(batch: Batch, remote: RemoteBatch, step: Step) -> None:

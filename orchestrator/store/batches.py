@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +16,8 @@ from sqlalchemy import and_, bindparam, case, func, insert, literal_column, or_,
 from orchestrator.core.model import Batch, BatchStatus, Lane
 from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES, before
 from orchestrator.errors import LeaseLost
-from orchestrator.store.dialect import MOVED, announce, storable
+from orchestrator.store.database import execute_many
+from orchestrator.store.dialect import MOVED, among, announce, listed, storable
 from orchestrator.store.tables import ACTIVE, batch_states, chores, lanes, provider_states
 
 if TYPE_CHECKING:
@@ -66,48 +67,62 @@ async def insert_sealed(connection: AsyncConnection, key: str, lane_id: int, now
 # one call to the next stands in it as a parameter.
 
 
-async def claim_batch(
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose lease it is, from when to when (Unix ms), and on how many batches at most."""
+
+    owner: str
+    now_ms: int
+    until_ms: int
+    most: int = 1
+
+
+async def claim_batches(
     connection: AsyncConnection,
     where: ColumnElement[bool],
-    owner: str,
-    now_ms: int,
-    lease_until_ms: int,
-    **among: Any,  # noqa: ANN401
-) -> Batch | None:
-    """Take the lease of the batch that has been due longest among those matching `where`; None when none is due.
+    claim: Claim,
+    **given: Any,  # noqa: ANN401
+) -> list[Batch]:
+    """Take the leases of the batches that have been due longest among those matching `where`, in that order.
 
-    `among` are the parameters of `where`, but for the time.
+    `given` are the parameters of `where`, but for the time.
     """
-    found = {"owner": owner, "now_ms": now_ms, "until_ms": lease_until_ms, **among}
-    batch_id = (await connection.execute(_claim(where), found)).scalar_one_or_none()
-    return None if batch_id is None else await get_batch(connection, batch_id)
+    rows = await connection.execute(_due(where), {"now_ms": claim.now_ms, "most": claim.most, **given})
+    batches = [_batch(row) for row in rows]
+    if batches:
+        claimed = listed(connection, [batch.id for batch in batches])
+        await connection.execute(_CLAIM, {"claimed": claimed, "owner": claim.owner, "until_ms": claim.until_ms})
+    return [replace(batch, fence=batch.fence + 1) for batch in batches]
+
+
+_CLAIM = (
+    update(batch_states)
+    .where(among(batch_states.c.id, bindparam("claimed")))
+    .values(lease_owner=bindparam("owner"), lease_until_ms=bindparam("until_ms"), fence=batch_states.c.fence + 1)
+)
 
 
 @functools.lru_cache(maxsize=64)
-def _claim(where: ColumnElement[bool]) -> Any:  # noqa: ANN401 - a statement that returns
+def _due(where: ColumnElement[bool]) -> Select[Any]:
     now_ms: BindParameter[int] = bindparam("now_ms")
-    due = (
-        select(batch_states.c.id)
-        .where(ACTIVE_ROWS, where, batch_states.c.next_try_at_ms <= now_ms, batch_states.c.lease_until_ms < now_ms)
-        .order_by(batch_states.c.next_try_at_ms)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
     return (
-        update(batch_states)
-        .where(batch_states.c.id == due.scalar_subquery())
-        .values(lease_owner=bindparam("owner"), lease_until_ms=bindparam("until_ms"), fence=batch_states.c.fence + 1)
-        .returning(batch_states.c.id)
+        select(*_BATCH_COLUMNS, *_LANE_COLUMNS)
+        .join(lanes, lanes.c.id == batch_states.c.lane_id)
+        .where(text(f"batch_states.{ACTIVE}"), where)
+        .where(batch_states.c.next_try_at_ms <= now_ms, batch_states.c.lease_until_ms < now_ms)
+        .order_by(batch_states.c.next_try_at_ms)
+        .limit(bindparam("most"))
+        .with_for_update(of=batch_states, skip_locked=True)
     )
 
 
 async def next_dues_ms(
     connection: AsyncConnection,
     wheres: Sequence[ColumnElement[bool]],
-    **among: Any,  # noqa: ANN401
+    **given: Any,  # noqa: ANN401
 ) -> Dues:
     """When the first batch of each kind can be claimed."""
-    return {where: (await connection.execute(_next_due(where), among)).scalar_one() for where in wheres}
+    return {where: (await connection.execute(_next_due(where), given)).scalar_one() for where in wheres}
 
 
 @functools.lru_cache(maxsize=64)
@@ -162,9 +177,9 @@ async def renew_lease(connection: AsyncConnection, batch: Batch, lease_until_ms:
         raise LeaseLost(f"batch {batch.key}: the lease is lost")
 
 
-async def release_lease(connection: AsyncConnection, batch: Batch) -> None:
-    """Give the batch back early; silent when the lease is lost already."""
-    await connection.execute(_RELEASE, {"batch": batch.id, "holding": batch.fence})
+async def release_leases(connection: AsyncConnection, batches: Sequence[Batch]) -> None:
+    """Give the batches back early; silent where the lease is lost already."""
+    await execute_many(connection, _RELEASE, [{"batch": batch.id, "holding": batch.fence} for batch in batches])
 
 
 async def postpone(connection: AsyncConnection, batch: Batch, next_try_at_ms: int) -> None:
@@ -176,6 +191,15 @@ async def release_all_leases(connection: AsyncConnection) -> int:
     await connection.execute(update(chores).values(lease_until_ms=0))
     held = update(batch_states).where(ACTIVE_ROWS, batch_states.c.lease_until_ms > 0).values(lease_until_ms=0)
     return int((await connection.execute(held)).rowcount)
+
+
+async def update_batches(connection: AsyncConnection, seen: Sequence[tuple[Batch, dict[str, Any]]]) -> None:
+    """Write the same columns of several batches we hold. Raises LeaseLost when somebody else holds one of them."""
+    if not seen:
+        return
+    rows = [_row(connection, batch, values) for batch, values in seen]
+    if await execute_many(connection, _writing(tuple(seen[0][1]), (), None), rows) != len(rows):
+        raise LeaseLost(f"one of {len(rows)} batches: the lease is lost")
 
 
 async def update_batch(
@@ -213,12 +237,14 @@ async def _write(
     legal: tuple[str, ...] | None = None,
 ) -> bool:
     """Whether the batch was still ours, and in one of the states `legal` where they are given."""
-    row = {"batch": batch.id, "holding": batch.fence}
-    (stored,) = storable(connection, [values])
-    row |= {f"new_{name}": value for name, value in stored.items()}
-    row |= {f"more_{name}": count for name, count in added.items()}
+    row = _row(connection, batch, values) | {f"more_{name}": count for name, count in added.items()}
     written = _writing(tuple(values), tuple(added), legal)
     return bool((await connection.execute(written, row)).rowcount == 1)
+
+
+def _row(connection: AsyncConnection, batch: Batch, values: dict[str, Any]) -> dict[str, Any]:
+    (stored,) = storable(connection, [values])
+    return {"batch": batch.id, "holding": batch.fence, **{f"new_{name}": value for name, value in stored.items()}}
 
 
 @functools.lru_cache(maxsize=128)

@@ -7,13 +7,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, null, select, text, update
+from sqlalchemy import bindparam, exists, func, null, select, text, update
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.measures import is_listened, measure_once_committed
 from orchestrator.store.database import execute_many, insert_many
 from orchestrator.store.dialect import ENDED, among, announce, listed, storable
-from orchestrator.store.tables import BATCHED, prompt_states, prompts, replies
+from orchestrator.store.tables import BATCHED, batch_states, prompt_states, prompts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +130,17 @@ _COUNT_MEMBERS = (
 async def count_members(connection: AsyncConnection, batch_id: int) -> int:
     """How many prompts are still in the batch."""
     return int((await connection.execute(_COUNT_MEMBERS, {"of_batch": batch_id})).scalar_one())
+
+
+_WITH_MEMBERS = select(batch_states.c.id).where(
+    among(batch_states.c.id, bindparam("asked")),
+    exists().where(text(f"prompt_states.{BATCHED}"), prompt_states.c.batch_id == batch_states.c.id),
+)
+
+
+async def with_members(connection: AsyncConnection, batch_ids: Sequence[int]) -> set[int]:
+    """Those of these batches in which a prompt still is."""
+    return {*(await connection.execute(_WITH_MEMBERS, {"asked": listed(connection, batch_ids)})).scalars()}
 
 
 async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: Sequence[int]) -> set[int]:

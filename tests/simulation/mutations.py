@@ -80,9 +80,9 @@ MUTATIONS = (
     Mutation(
         "a poll that failed changes nothing but the time of the next one",
         "stages/poll.py",
-        "            await _poll_failed(context, batch, error)\n            return",
-        "            await context.database.write(partial(move_batch, batch=batch, after=BatchStatus.ENDED, by='poll',"
-        " collect_due=True))\n            return",
+        "        await _poll_failed(context, batch, error)\n    else:",
+        "        await context.database.write(partial(move_batch, batch=batch, after=BatchStatus.ENDED, by='poll',"
+        " collect_due=True))\n    else:",
         theme="network",
     ),
     Mutation(

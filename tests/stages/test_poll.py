@@ -1,7 +1,13 @@
 """F4 to F6, F12 to F15, F30 to F32, F36 to F38: what a provider shows of a batch, and what it must not lead to."""
 
+import dataclasses
+import itertools
+
 import pytest
-from rig import poll
+from rig import admit, pack, poll, submit
+
+from orchestrator.api.client import Client
+from orchestrator.store.database import Database
 
 ODD = (
     "unknown-status",
@@ -123,6 +129,69 @@ async def test_polls_are_30_to_60_seconds_apart_drawn_for_each_batch_and_look(st
         waits.add(round(wait))
         await rig.later(poll, seconds=wait + 0.01)
     assert len(waits) > 2
+
+
+@pytest.fixture
+async def many(start):
+    """Five batches whose polls are due, and which go on for long."""
+    rig = await start(packing={"max_lines": 1, "linger_seconds": 0}, sandbox={"latency_seconds": 5000.0})
+    rig.ask_many(5)
+    await rig.run(admit, pack, submit)
+    rig.clock.advance(60)
+    return rig
+
+
+def polled(rig):
+    return [batch["polled_at_ms"] is not None for batch in rig.batches()]
+
+
+async def test_batches_that_are_due_together_are_claimed_and_noted_together(many, monkeypatch):
+    written, inner = [], Database.write
+
+    async def counted(self, work):
+        written.append(work)
+        return await inner(self, work)
+
+    monkeypatch.setattr(Database, "write", counted)
+    await poll(many.context)
+    assert polled(many) == [True] * 5
+    assert len(written) == 3  # their claim, what was seen, the end of the claim
+
+
+async def test_a_poll_that_crashes_holds_up_no_other(many, monkeypatch):
+    broken, inner = many.batches()[1]["remote_batch_id"], Client.get_batch
+
+    async def get_batch(self, remote_id):
+        if remote_id == broken:
+            raise RuntimeError("a bug")
+        return await inner(self, remote_id)
+
+    monkeypatch.setattr(Client, "get_batch", get_batch)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await poll(many.context)
+    assert polled(many) == [True, False, True, True, True]
+    assert not (await poll(many.context)).more
+    many.clock.advance(3)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await poll(many.context)
+
+
+async def test_where_calls_take_long_a_claim_ends_after_some_of_them(many):
+    seconds = itertools.count(step=2.0)
+    slow = dataclasses.replace(many.context, steady=lambda: next(seconds))
+    assert (await poll(slow)).more
+    assert 1 <= polled(many).count(True) < 5
+    await many.run(poll)
+    assert polled(many) == [True] * 5
+
+
+async def test_polls_due_within_a_second_are_made_together(many):
+    await many.run(poll)
+    due_ms = min(batch["next_try_at_ms"] for batch in many.batches())
+    now_ms = many.context.now_ms()
+    assert (await poll(many.context)).due_ms == due_ms
+    many.clock.advance((due_ms - now_ms) / 1000 - 0.01)
+    assert (await poll(many.context)).due_ms == many.context.now_ms() + 1000
 
 
 async def test_a_429_on_a_poll_waits_as_long_as_asked(rig):

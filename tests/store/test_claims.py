@@ -11,17 +11,19 @@ from orchestrator.core.states import BATCH_ENDS, BATCH_MOVES
 from orchestrator.errors import LeaseLost
 from orchestrator.store.batches import (
     ON_OPEN_PROVIDER,
-    claim_batch,
+    Claim,
+    claim_batches,
     count_active,
     get_batch,
     has_remote,
     insert_sealed,
     move_batch,
     release_all_leases,
-    release_lease,
+    release_leases,
     renew_lease,
     statuses,
     update_batch,
+    update_batches,
 )
 from orchestrator.store.providers import update_provider
 
@@ -32,7 +34,11 @@ PACKING = statuses(BatchStatus.PACKING)
 
 
 async def claim(daemon, where=SEALED, owner="me", now_ms=NOW_MS):
-    return await daemon.write(lambda c: claim_batch(c, where, owner, now_ms, now_ms + LEASE_MS))
+    return next(iter(await claims(daemon, where, owner, now_ms)), None)
+
+
+async def claims(daemon, where=SEALED, owner="me", now_ms=NOW_MS, most=1):
+    return await daemon.write(lambda c: claim_batches(c, where, Claim(owner, now_ms, now_ms + LEASE_MS, most)))
 
 
 async def sealed(daemon, *keys, now_ms=NOW_MS):
@@ -54,6 +60,34 @@ async def test_a_claimed_batch_is_nobody_elses_until_its_lease_is_over(daemon):
     assert await claim(daemon) is not None
     assert await claim(daemon, now_ms=NOW_MS + LEASE_MS) is None
     assert await claim(daemon, now_ms=NOW_MS + LEASE_MS + 1) is not None
+
+
+async def test_several_are_claimed_together_those_first_that_have_been_due_longest(daemon):
+    for key, ago_ms in (("orc-1", 1), ("orc-2", 3), ("orc-3", 2), ("orc-4", -1)):
+        await sealed(daemon, key, now_ms=NOW_MS - ago_ms)
+    assert [batch.key for batch in await claims(daemon, most=2)] == ["orc-2", "orc-3"]
+    assert [batch.key for batch in await claims(daemon, most=2)] == ["orc-1"]
+    assert await claims(daemon, most=2) == []
+
+
+async def test_what_was_seen_of_several_is_written_together_or_not_at_all(user, daemon):
+    await sealed(daemon, "orc-1", "orc-2")
+    first, second = await claims(daemon, most=2)
+    await daemon.write(lambda c: update_batches(c, [(first, {"tries": 1}), (second, {"tries": 2})]))
+    assert user.values("SELECT tries FROM batch_states ORDER BY id") == [1, 2]
+    await claim(daemon, now_ms=NOW_MS + LEASE_MS + 1)
+    with pytest.raises(LeaseLost, match="one of 2"):
+        await daemon.write(lambda c: update_batches(c, [(second, {"tries": 3}), (first, {"tries": 3})]))
+    assert user.values("SELECT tries FROM batch_states ORDER BY id") == [1, 2]
+
+
+async def test_leases_are_released_together_but_for_those_that_are_lost(user, daemon):
+    await sealed(daemon, "orc-1", "orc-2", "orc-3")
+    first, second, third = await claims(daemon, most=3)
+    (again,) = await claims(daemon, now_ms=NOW_MS + LEASE_MS + 1)
+    await daemon.write(lambda c: release_leases(c, [first, second, third]))
+    assert user.values("SELECT lease_until_ms FROM batch_states ORDER BY id") == [NOW_MS + 2 * LEASE_MS + 1, 0, 0]
+    assert again.id == first.id
 
 
 async def test_a_renewal_that_comes_after_the_end_leases_nothing(user, daemon):
@@ -80,7 +114,7 @@ async def test_a_renewed_lease_lasts_longer(daemon):
 async def test_a_released_batch_can_be_claimed_at_once(daemon):
     await sealed(daemon, "orc-1")
     batch = await claim(daemon)
-    await daemon.write(lambda c: release_lease(c, batch))
+    await daemon.write(lambda c: release_leases(c, [batch]))
     assert (await claim(daemon)).fence == batch.fence + 1
 
 
@@ -133,7 +167,7 @@ async def test_a_holder_that_lost_its_lease_writes_nothing(user, daemon):
     for write in writes:
         with pytest.raises(LeaseLost, match="orc-1"):
             await daemon.write(write)
-    await daemon.write(lambda c: release_lease(c, stale))
+    await daemon.write(lambda c: release_leases(c, [stale]))
     assert user.rows("SELECT * FROM batch_states") == before
 
 

@@ -12,7 +12,7 @@ from users import LANE, Daemon, PostgresUser
 from orchestrator.core.model import BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome
 from orchestrator.errors import ConfigError, LeaseLost, StoreUnavailable
-from orchestrator.store.batches import claim_batch, get_batch, move_batch, renew_lease, statuses
+from orchestrator.store.batches import Claim, claim_batches, get_batch, move_batch, renew_lease, statuses
 from orchestrator.store.cancel import cancel
 from orchestrator.store.database import Database
 from orchestrator.store.dialect import take_turn
@@ -261,11 +261,11 @@ async def test_a_batch_that_is_being_written_is_claimed_by_nobody(user, daemon, 
     packing = statuses(BatchStatus.PACKING)
 
     async def claimed():
-        return await second.write(lambda c: claim_batch(c, packing, "other", NOW_MS, NOW_MS + 1))
+        return await second.write(lambda c: claim_batches(c, packing, Claim("other", NOW_MS, NOW_MS + 1)))
 
-    assert await claimed() is None
+    assert await claimed() == []
     await one.let_go()
-    assert (await claimed()).fence == batch.fence + 1
+    assert [one.fence for one in await claimed()] == [batch.fence + 1]
     with pytest.raises(LeaseLost):
         await daemon.write(lambda c: renew_lease(c, batch, NOW_MS))
 

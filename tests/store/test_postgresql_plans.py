@@ -18,7 +18,7 @@ from orchestrator.stages.collect import DUE as COLLECT_DUE
 from orchestrator.stages.poll import DUE as POLL_DUE
 from orchestrator.stages.settle import DUE as SETTLE_DUE
 from orchestrator.stages.submit import DUE as SUBMIT_DUE
-from orchestrator.store.batches import ACTIVE_ROWS, claim_batch, next_dues_ms
+from orchestrator.store.batches import ACTIVE_ROWS, Claim, claim_batches, next_dues_ms
 from orchestrator.store.database import Database
 from orchestrator.store.queue import (
     Admitted,
@@ -41,7 +41,7 @@ DUE = {"submit": SUBMIT_DUE, "poll": POLL_DUE, "collect": COLLECT_DUE, "settle":
 
 
 def claimed(where):
-    return lambda c, _first: claim_batch(c, _reachable(where), "me", NOW_MS, NOW_MS + 1, **AMONG)
+    return lambda c, _first: claim_batches(c, _reachable(where), Claim("me", NOW_MS, NOW_MS + 1), **AMONG)
 
 
 def looked_for(where):
@@ -52,8 +52,8 @@ def same(call):
     return lambda c, _first: call(c)
 
 
-SAME = ("next_wake_ms", "wake_due", "list_unadmitted", "list_lines", "count_members", "renew_lease", "release_lease",
-        "update_batch", "count_active", "is_idle", "list_expired")  # fmt: skip
+SAME = ("next_wake_ms", "wake_due", "list_unadmitted", "list_lines", "count_members", "with_members", "renew_lease",
+        "release_leases", "update_batch", "count_active", "is_idle", "list_expired")  # fmt: skip
 HOT = {
     **{name: same(CALLS[name][0]) for name in SAME},
     **{f"claim for {stage}": claimed(where) for stage, where in DUE.items()},

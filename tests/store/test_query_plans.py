@@ -19,12 +19,13 @@ from orchestrator.stages.settle import DUE as SETTLE_DUE
 from orchestrator.stages.submit import DUE as SUBMIT_DUE
 from orchestrator.store import queue, replies
 from orchestrator.store.batches import (
-    claim_batch,
+    Claim,
+    claim_batches,
     count_active,
     get_batch,
     next_dues_ms,
     release_all_leases,
-    release_lease,
+    release_leases,
     renew_lease,
     statuses,
     update_batch,
@@ -63,6 +64,7 @@ from orchestrator.store.replies import (
     list_members,
     once_in_batch,
     record,
+    with_members,
 )
 from orchestrator.store.reports import count_queued, is_idle, list_busy_providers, take_pulse
 from orchestrator.store.retention import (
@@ -97,7 +99,6 @@ ENDED, CLOSED, WITH_FILES, OF_BATCH, REPLIES = (
 )
 FAULTS = "INDEX replies_with_fault"
 KEY = "INTEGER PRIMARY KEY"
-SEALED = statuses(BatchStatus.SEALED)
 MEMBER = Member(1, PromptStatus.BATCHED, 1, 0, 0, 0, 0)
 ENTRY = Entry(MEMBER, Outcome(Fault.SERVER), 1, PromptStatus.QUEUED, 1, 0, NOW_MS)
 
@@ -111,7 +112,7 @@ async def renewed(connection):
 
 
 async def released(connection):
-    await release_lease(connection, await batch_of(connection))
+    await release_leases(connection, [await batch_of(connection)])
 
 
 async def updated(connection):
@@ -119,7 +120,7 @@ async def updated(connection):
 
 
 def claimed(where):
-    return lambda c: claim_batch(c, where, "me", NOW_MS, NOW_MS + 1)
+    return lambda c: claim_batches(c, where, Claim("me", 2 * NOW_MS, 2 * NOW_MS))
 
 
 CALLS = {
@@ -146,17 +147,19 @@ CALLS = {
     "get_members": (lambda c: get_members(c, [1, 2]), {KEY}),
     "list_members": (lambda c: list_members(c, 1, 1000), {BATCHED}),
     "count_members": (lambda c: count_members(c, 1), {BATCHED}),
+    "with_members": (lambda c: with_members(c, [1, 2]), {KEY, BATCHED}),
     "once_in_batch": (lambda c: once_in_batch(c, 1, [1, 2]), {"INDEX sqlite_autoindex_replies_1"}),
     "record": (lambda c: record(c, [ENTRY], NOW_MS), {KEY}),
     "keep_unreadable": (lambda c: keep_unreadable(c, 1, [Outcome(Fault.UNREADABLE, raw=b"x")], NOW_MS), set()),
-    "claim_batch": (claimed(SEALED), {ACTIVE, KEY}),
-    "claim for submit": (claimed(SUBMIT_DUE), {ACTIVE, KEY}),
-    "claim for poll": (claimed(POLL_DUE), {ACTIVE, KEY}),
-    "claim for collect": (claimed(COLLECT_DUE), {ACTIVE, KEY}),
-    "claim for settle": (claimed(SETTLE_DUE), {ACTIVE, KEY}),
+    "claim_batches": (claimed(statuses(BatchStatus.PACKING)), {ACTIVE, KEY}),
+    "claim of nothing": (claimed(statuses(BatchStatus.SEALED)), {ACTIVE}),
+    "claim for submit": (claimed(SUBMIT_DUE), {ACTIVE}),
+    "claim for poll": (claimed(POLL_DUE), {ACTIVE}),
+    "claim for collect": (claimed(COLLECT_DUE), {ACTIVE}),
+    "claim for settle": (claimed(SETTLE_DUE), {ACTIVE}),
     "next_dues_ms": (lambda c: next_dues_ms(c, [POLL_DUE]), {ACTIVE}),
     "renew_lease": (renewed, {KEY}),
-    "release_lease": (released, {KEY}),
+    "release_leases": (released, {KEY}),
     "update_batch": (updated, {KEY}),
     "release_all_leases": (release_all_leases, {ACTIVE}),
     "count_active": (count_active, {ACTIVE}),
