@@ -40,9 +40,10 @@ package: .venv/dev.stamp ## build the sdist, from it the wheel, and run that in 
 		&& DOUBLEWORD_API_KEY=unused venv/bin/python -m orchestrator run --until-idle
 
 SEEDS ?= 2000
+SIZE ?= short
 ON ?= sqlite
-simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with all that can go wrong; ON=postgresql too
-	$(BIN)/python tests/simulation/simulate.py --seeds 1-$(SEEDS) $(if $(filter postgresql,$(ON)),--postgresql)
+simulate: .venv/dev.stamp ## live through SEEDS seeds under virtual time, with all that can go wrong; SIZE=large, ON=postgresql
+	$(BIN)/python tests/simulation/simulate.py --seeds 1-$(SEEDS) $(if $(filter short,$(SIZE)),--short) $(if $(filter postgresql,$(ON)),--postgresql)
 
 stages: .venv/dev.stamp ## every test of the stages on both databases, those of the providers' ways too
 	STAGES_ON_BOTH=1 $(BIN)/python -m pytest tests/stages --numprocesses auto --dist worksteal

@@ -1,4 +1,4 @@
-"""At least 300 seeds at each run of the gate; `make simulate SEEDS=20000` for more and longer ones."""
+"""At least 300 seeds at each run of the gate; `make simulate SEEDS=20000` for more, with SIZE=large for longer ones."""
 
 import os
 import subprocess
