@@ -110,7 +110,7 @@ def parse_object(data: bytes) -> dict[str, Any] | None:
         return None
     try:
         found = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -21,7 +21,7 @@ def parse_request(line: bytes) -> Request | None:
     """None for what is no request."""
     try:
         return msgspec.json.decode(line, type=Request)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -29,6 +29,6 @@ def same_question(request: Request, body: bytes) -> bool:
     """Whether a request asks what this body would."""
     try:
         ours = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return all(request.body.get(name) == ours.get(name) for name in ASKED)

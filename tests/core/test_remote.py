@@ -287,5 +287,14 @@ def test_no_bytes_stop_the_reader_of_an_object(data):
 def test_only_an_object_is_an_object():
     assert parse_object(b'{"a": [1]}') == {"a": [1]}
     assert parse_object(b'{"a":[' + b"{}," * 400_000 + b"1]}") is not None
-    for data in (b'{"a":[' + b"{}," * 600_000 + b"1]}", b"[]", b"1", b"", b"{", b"\xff", b"[" * 100_000):
+    for data in (
+        b'{"a":[' + b"{}," * 600_000 + b"1]}",
+        b"[]",
+        b"1",
+        b"",
+        b"{",
+        b"\xff",
+        b'{"a":"\xff"}',
+        b"[" * 100_000,
+    ):
         assert parse_object(data) is None
