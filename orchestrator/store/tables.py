@@ -55,7 +55,6 @@ ENDED = "finished_at_ms IS NOT NULL"
 ACTIVE = f"status NOT IN ({quoted(BATCH_ENDS)})"
 CLOSED = f"status IN ({quoted(BATCH_ENDS)})"
 WITH_FILES = f"{CLOSED} AND files_deleted_at_ms IS NULL"
-ENDED = "finished_at_ms IS NOT NULL"
 
 CUSTOM_ID_DEFAULT = (
     "(printf('p-%011x-', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)) || lower(hex(randomblob(8))))"
