@@ -4,11 +4,11 @@ const pause = 1000 * document.body.dataset.refresh;
 const put = (fresh) => {
   const old = document.getElementById("main");
   const open = new Set([...old.querySelectorAll("details[open]")].map((each) => each.id));
-  const focused = document.activeElement?.closest("details")?.id;
+  const focused = document.activeElement?.id;
   document.title = fresh.title;
   old.replaceWith(document.adoptNode(fresh.getElementById("main")));
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
-  if (focused) document.querySelector(`#${focused} > summary`)?.focus({ preventScroll: true });
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 };
 
 const refresh = async () => {

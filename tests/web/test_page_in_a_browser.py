@@ -259,6 +259,16 @@ async def test_it_can_be_used_by_keyboard_alone(browse, show):
     assert await visit.view.evaluate(focused) == "status.json"
 
 
+@pytest.mark.parametrize("place", ["main", "summary", "main a"])
+async def test_a_refresh_takes_the_focus_from_nothing(browse, show, place):
+    shown = await show("busy")
+    visit = await browse(shown.url)
+    await visit.view.locator(place).focus()
+    shown.scene.add(1000, tag="late")
+    await visit.view.get_by_text("1,230").first.wait_for()
+    assert await visit.view.evaluate("(place) => document.activeElement.matches(place)", place)
+
+
 async def test_a_token_is_asked_for_and_serves_for_every_refresh(browse, show):
     shown = await show("busy", token=TOKEN)
     visit = await browse(shown.url, http_credentials={"username": "anybody", "password": TOKEN})
