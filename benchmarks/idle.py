@@ -46,9 +46,8 @@ def main() -> None:
 def watched(at: Stand, seconds: float, batches: int) -> tuple[object, ...]:
     daemon = at.started()
     try:
-        while open_batches(at) < batches:
+        while polled_batches(at) < batches:
             time.sleep(1)
-        time.sleep(5)
         before = cpu_of(daemon)
         time.sleep(seconds)
         return batches, f"{(cpu_of(daemon) - before) / seconds:.2%}", rss_mb(daemon)
@@ -57,9 +56,10 @@ def watched(at: Stand, seconds: float, batches: int) -> tuple[object, ...]:
         daemon.wait()
 
 
-def open_batches(at: Stand) -> int:
+def polled_batches(at: Stand) -> int:
+    """The first look at each batch, which finds it running, is not counted."""
     with contextlib.closing(sqlite3.connect(at.database)) as queue:
-        return int(queue.execute("SELECT count(*) FROM batches WHERE status = 'submitted'").fetchone()[0])
+        return int(queue.execute("SELECT count(*) FROM batch_states WHERE polled_at_ms IS NOT NULL").fetchone()[0])
 
 
 def cpu_of(process: subprocess.Popen[bytes]) -> float:

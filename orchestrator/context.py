@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from orchestrator.store.providers import ProviderState
 
 
+GATHERING = 6
+"""Polls that are due within this part of the shortest interval between two are made together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """One pass of a stage: how many rows it moved, and whether to run again at once.
@@ -56,6 +60,11 @@ def new_key(prefix: str = "orc-") -> str:
 def key_prefix(queue_name: str) -> str:
     """What the keys of one queue's batches begin with, and those of no other."""
     return f"orc-{queue_name}-"
+
+
+def shared_name(key: str) -> str:
+    """What this batch's key shares with those of its queue's other batches."""
+    return key.rpartition("-")[0]
 
 
 def rules_of(config: Config) -> dict[str, Rules]:
@@ -135,8 +144,14 @@ class Context:
         return max(0.0, self.clock() - time_ms / 1000)
 
     def next_poll_ms(self) -> int:
+        """Drawn so that the poll, which waits for others, is made in time."""
         low, high = self.config.polling.min_seconds, self.config.polling.max_seconds
-        return self.in_ms(low + (high - low) * self.dice())
+        latest = max(low, high - self.gathering_seconds())
+        return self.in_ms(low + (latest - low) * self.dice())
+
+    def gathering_seconds(self) -> float:
+        """How long a due poll may wait for others, to be made together with them."""
+        return self.config.polling.min_seconds / GATHERING
 
     def provider(self, name: str) -> Provider | None:
         return self.config.providers.get(name)

@@ -20,7 +20,7 @@ from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
 from orchestrator.loop import Bell, Troubles, run_loop
 from orchestrator.service import report
-from orchestrator.stages import CHORES, FLOW, admit, collect, poll, reclaim, submit
+from orchestrator.stages import CHORES, FLOW, admit, collect, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
 from orchestrator.store.home import settle_in
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 1.0
 """How often a SQLite file is asked whether anybody changed it."""
 IDLE_CHECK_SECONDS = 0.5
-POLLERS = 4
 CALLING = ("submit", "poll", "collect", "clear")
 """Stages that wait for a provider."""
 
@@ -103,7 +102,7 @@ class Daemon:
 
     def _loops(self) -> list[tuple[str, Any]]:
         config = self.context.config
-        many = {submit: config.submission.concurrency, collect: config.collection.concurrency, poll: POLLERS}
+        many = {submit: config.submission.concurrency, collect: config.collection.concurrency}
         flow = [(stage.__name__, self._loop(stage, self.bell)) for stage in FLOW for _ in range(many.get(stage, 1))]
         return flow + [(chore.__name__, self._loop(chore, self._chores)) for chore in CHORES]
 

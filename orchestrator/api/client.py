@@ -186,6 +186,13 @@ class Client:
                 break
         return found
 
+    async def newest_batches(self, search: str) -> AsyncIterator[RemoteBatch]:
+        """Batches whose metadata holds this text where the provider can search, all where it cannot; newest first."""
+        async for item in self._listing("/batches", {"search": search}):
+            batch = parse_batch(item)
+            if batch is not None:
+                yield batch
+
     def _older(self, batch: RemoteBatch, age_seconds: float) -> bool:
         """By the server's own clock: ours may be wrong by hours, and then nothing of ours would be found (F39)."""
         if batch.created_at_ms is None or self._server_time is None:

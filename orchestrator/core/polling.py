@@ -61,6 +61,13 @@ def _at_the_end(batch: Batch, remote: RemoteBatch, now_ms: int) -> Step:
     return Step.COLLECT if has_news(batch, remote) else Step.WAIT
 
 
+def shows_nothing_new(batch: Batch, remote: RemoteBatch) -> bool:
+    """Whether the batch runs and is shown just as it was when it was last looked at."""
+    shown = (remote.status, remote.total, remote.completed, remote.failed)
+    known = (batch.remote_status, batch.remote_total, batch.remote_completed, batch.remote_failed)
+    return shown == known and not remote.state.over
+
+
 def has_news(batch: Batch, remote: RemoteBatch) -> bool:
     """Whether more lines can be read than were read so far; unknown counts mean perhaps (F38)."""
     output = remote.output_file_id is not None and _more(remote.completed, batch.output_cursor)

@@ -32,13 +32,18 @@ NO_TOKENS = (0, 0)
 
 def shown(call: Call, batch: Batch, *, listed: bool) -> dict[str, Any]:
     """The batch as the client sees it; listed is False in the reply to a create alone, which lacks the context."""
-    body = call.dialect.batch_object(batch, call.now)
+    body = call.dialect.batch_object(batch, as_of(call, batch))
     if listed and call.dialect.batch_context:
         body["metadata"] = body["metadata"] | call.dialect.batch_context
     wait = batch.trait("null-output-id", "seconds")
     if wait is not None and call.now < batch.idle_at + wait:
         body["output_file_id"] = None
     return distorted(body, call.fired)
+
+
+def as_of(call: Call, batch: Batch) -> float:
+    fault = call.fired.get("old-list")
+    return call.now if fault is None else max(batch.created_at, call.now - fault.number("seconds"))
 
 
 async def create(call: Call) -> web.Response:

@@ -76,6 +76,7 @@ AFTER: Mapping[str, Kind] = {
     "empty-error-file-id": Kind('`error_file_id` ""', BATCHES),
     "file-uploaded": Kind("file status `uploaded` for ever", "upload+retrieve-file+list-files"),
     "bad-list": Kind("listing ignores search", "list-batches+list-files"),
+    "old-list": Kind("listing shows batches as they were before", "list-batches", {"seconds": 600.0}),
 }
 
 # Fixed at the moment a file or batch is made, and kept for its life.

@@ -1,102 +1,168 @@
-"""Poll: look at each submitted batch every 30 to 60 s. A poll that fails changes nothing (F31)."""
+"""Poll: look at each submitted batch every 30 to 60 s. A poll that fails changes nothing (F31).
+
+Where many are due, the provider's listing tells which of them show nothing new, a hundred in one call. It may lag, and
+is believed in nothing else: every other batch is asked for by itself.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orchestrator.context import Context, Tick
+from orchestrator.context import Context, Tick, shared_name
 from orchestrator.core.model import Batch, BatchStatus
-from orchestrator.core.polling import Patience, Step, most_completed, next_step
+from orchestrator.core.polling import Patience, Step, most_completed, next_step, shows_nothing_new
 from orchestrator.errors import NotFound, ProviderError, ReplyLost, StoreError, Throttled
 from orchestrator.folding import left_out
 from orchestrator.lease import held_together
-from orchestrator.store.batches import move_batch, statuses, update_batch, update_batches
+from orchestrator.store.batches import move_batch, postpone, statuses, update_batch, update_batches
 from orchestrator.store.replies import with_members
 from orchestrator.store.tables import batch_states
 from orchestrator.telemetry import further_tenth
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from orchestrator.api.client import Client
     from orchestrator.core.remote import RemoteBatch
 
 DUE = statuses(BatchStatus.SUBMITTED) & batch_states.c.collect_due.is_(False)
-TOGETHER, TOGETHER_SECONDS = 20, 5.0
+TOGETHER, TOGETHER_SECONDS = 200, 5.0
 """Batches under one claim, and for how long: a claim and its end cost far more than what is read and written of one."""
-GATHERING = 30
-"""Polls that are due within this part of the shortest interval are made together."""
+AT_ONCE = 4
+"""Calls to providers at a time."""
+LISTED_PER_CALL = 10
+"""Batches of a listing that cost as much as one call: so many are read of it for each batch that is due."""
+ASKED_ANYWAY = 0.1
+"""Part of the batches that are asked for although the listing shows nothing new, lest it lag for ever."""
 
 
 @dataclass(slots=True)
 class Round:
-    """Polls under one claim: what was learned of batches that go on, as columns; how many do not; what crashed."""
+    """Polls under one claim: what listings show, by our ids; which batches have a line without outcome; until when.
 
+    And what was learned of batches that go on, as columns; how many do not; which crashed.
+    """
+
+    listed: dict[int, RemoteBatch]
+    unanswered: set[int]
+    next_poll_ms: int
+    until: float
     unchanged: list[tuple[Batch, dict[str, Any]]] = field(default_factory=list)
     moved: int = 0
-    crashes: list[Exception] = field(default_factory=list)
+    crashed: list[tuple[Batch, Exception]] = field(default_factory=list)
 
 
 async def poll(context: Context) -> Tick:
-    """Look at the batches whose polls are due longest, one after the other, and note together what did not change."""
+    """Look at the batches whose polls are due longest, and note together what did not change."""
     async with held_together(context, DUE, TOGETHER) as batches:
         if isinstance(batches, Tick):
             return Tick(due_ms=_gathering(context, batches.due_ms))
-        found = await _polls(context, batches)
+        found = await _begun(context, batches)
+        waiting = iter(batches)
+        await asyncio.gather(*(_poll_some(context, waiting, found) for _ in range(AT_ONCE)))
         await context.database.write(partial(update_batches, seen=found.unchanged))
-        if found.crashes:
-            raise found.crashes[0]
+        await _postpone(context, found)
+    if found.crashed:
+        raise found.crashed[-1][1]
     return Tick(found.moved, more=True)
 
 
 def _gathering(context: Context, due_ms: int | None) -> int | None:
-    soonest_ms = context.in_ms(context.config.polling.min_seconds / GATHERING)
-    return None if due_ms is None else max(due_ms, soonest_ms)
+    """Polls that are due within a few seconds are made together."""
+    return None if due_ms is None else max(due_ms, context.in_ms(context.gathering_seconds()))
 
 
-async def _polls(context: Context, batches: list[Batch]) -> Round:
-    """Where calls take long, the rest is left for the next claim: a stop, and what was learned, must not wait."""
+async def _begun(context: Context, batches: list[Batch]) -> Round:
+    listed = dict[int, "RemoteBatch"]()
+    by_provider = sorted(batches, key=_provider_of)
+    for provider, of_one in groupby(by_provider, _provider_of):
+        listed |= await _listed(context, context.clients[provider], list(of_one))
     unanswered = await context.database.read(partial(with_members, batch_ids=[batch.id for batch in batches]))
-    found, until = Round(), context.steady() + TOGETHER_SECONDS
-    for batch in batches:
-        if context.steady() > until:
-            break
-        try:
-            await _poll(context, batch, found, waits=batch.id in unanswered)
-        except StoreError:
-            raise
-        except Exception as crash:  # noqa: BLE001 - the others must not wait for it
-            found.crashes.append(crash)
+    return Round(listed, unanswered, context.next_poll_ms(), context.steady() + TOGETHER_SECONDS)
+
+
+def _provider_of(batch: Batch) -> str:
+    return batch.lane.provider
+
+
+async def _listed(context: Context, client: Client, batches: Sequence[Batch]) -> dict[int, RemoteBatch]:
+    """What the listing shows of these, as far as it is worth reading; an error is told by the calls that follow."""
+    if len(batches) < LISTED_PER_CALL or not client.provider.searchable_batches:
+        return {}
+    wanted = {batch.remote_batch_id: batch.id for batch in batches}
+    found, looked, until = dict[int, "RemoteBatch"](), 0, context.steady() + TOGETHER_SECONDS
+    try:
+        async for remote in client.newest_batches(shared_name(batches[0].key)):
+            looked += 1
+            if remote.id in wanted:
+                found[wanted[remote.id]] = remote
+            if len(found) == len(wanted) or looked >= LISTED_PER_CALL * len(batches) or context.steady() > until:
+                break
+    except ProviderError:
+        return {}
     return found
 
 
-async def _poll(context: Context, batch: Batch, found: Round, *, waits: bool) -> None:
-    """`waits`: a line of it has no outcome yet."""
-    client = context.clients[batch.lane.provider]
+async def _poll_some(context: Context, waiting: Iterator[Batch], found: Round) -> None:
+    """Where calls take long, the rest is left for the next claim: a stop, and what was learned, must not wait."""
+    for batch in waiting:
+        try:
+            await _poll(context, batch, found)
+        except Exception as crash:  # noqa: BLE001 - the others must not wait for it
+            found.crashed.append((batch, crash))
+            if isinstance(crash, StoreError):
+                return
+        if context.steady() > found.until:
+            return
+
+
+async def _postpone(context: Context, found: Round) -> None:
+    """A poll that crashes is made with the others again, not at once."""
+    for batch, crash in found.crashed:
+        if not isinstance(crash, StoreError):
+            await context.database.write(partial(postpone, batch=batch, next_try_at_ms=context.next_poll_ms()))
+
+
+async def _poll(context: Context, batch: Batch, found: Round) -> None:
+    client, listed = context.clients[batch.lane.provider], found.listed.get(batch.id)
+    if listed is not None and _goes_on(context, batch, listed, found):
+        found.unchanged.append((batch, {**_news(context, batch, listed), "next_try_at_ms": found.next_poll_ms}))
+        return
     try:
         remote = await client.get_batch(batch.remote_batch_id or "")
     except ProviderError as error:
         await _poll_failed(context, batch, error)
     else:
-        await _polled(context, client, batch, remote, found, waits=waits)
+        await _polled(context, client, batch, remote, found)
 
 
-async def _polled(
-    context: Context, client: Client, batch: Batch, remote: RemoteBatch, found: Round, *, waits: bool
-) -> None:
-    settings = context.config
+def _goes_on(context: Context, batch: Batch, listed: RemoteBatch, found: Round) -> bool:
+    """Whether a listing is enough to leave the batch as it is."""
+    nothing_new = shows_nothing_new(batch, listed) and _step(context, batch, listed, found) is Step.WAIT
+    return nothing_new and context.dice() >= ASKED_ANYWAY
+
+
+def _step(context: Context, batch: Batch, remote: RemoteBatch, found: Round) -> Step:
+    settings, provider = context.config, context.clients[batch.lane.provider].provider
     patience = Patience(
         settings.submission.stuck_validating_seconds,
         settings.polling.overdue_seconds,
-        client.provider.partial_output,
-        client.provider.deletable_batches,
+        provider.partial_output,
+        provider.deletable_batches,
     )
     step = next_step(batch, remote, patience, context.now_ms())
-    if step is Step.WAIT and not waits:
-        step = Step.END
+    return Step.END if step is Step.WAIT and batch.id not in found.unanswered else step
+
+
+async def _polled(context: Context, client: Client, batch: Batch, remote: RemoteBatch, found: Round) -> None:
+    step = _step(context, batch, remote, found)
     _tell_change(batch, remote, step)
     news = _news(context, batch, remote)
     if step is Step.WAIT:

@@ -388,6 +388,14 @@ async def test_a_list_may_ignore_the_search(client):
     assert (await client.get("/batches", search="other")).json["data"] == []
 
 
+async def test_a_list_may_show_batches_as_they_were(client):
+    batch = await client.batch([line("a")])
+    client.clock.advance(100)
+    client.sandbox.faults.add("old-list", seconds=95)
+    assert (await client.get("/batches")).json["data"][0]["status"] == "in_progress"
+    assert (await client.get(f"/batches/{batch['id']}")).json["status"] == "completed"
+
+
 async def test_times_after_rate_and_route_decide_which_requests_are_struck(client):
     fault = client.sandbox.faults.add("status-500:route=list-files+models:after=1:times=2")
     routes = ["/files", "/batches", "/models", "/files", "/files"]

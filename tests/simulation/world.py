@@ -33,6 +33,8 @@ EPOCH = 1_900_000_000.0
 KEY = "sk-simulated-secret"
 QUIET_SECONDS = 900.0
 """How long an idle stage rests in here: longer than in earnest, so that a quiet hour costs little."""
+LISTED_PER_CALL = 2
+"""So that a listing is read for two batches already: few lives in here have ten under way."""
 WATCH_SECONDS = 60.0
 
 
@@ -181,10 +183,10 @@ def _in_place(world):
         (aiohttp, "TCPConnector"): lambda limit: Connector(world.network, limit),
         (loops, "LONGEST_REST_SECONDS"): QUIET_SECONDS,
         (importlib.import_module("orchestrator.stages.clear"), "LOOK_SECONDS"): QUIET_SECONDS,
+        (importlib.import_module("orchestrator.stages.poll"), "LISTED_PER_CALL"): LISTED_PER_CALL,
         (importlib.import_module("orchestrator.stages.prune"), "DAY_MS"): int(DAY_SECONDS * 1000),
         (importlib.import_module("orchestrator.stages.prune"), "LOOK_SECONDS"): QUIET_SECONDS,
         (daemons, "WATCH_SECONDS"): WATCH_SECONDS,
-        (daemons, "POLLERS"): 1,
         (daemons, "release_all_leases"): release_all_leases if world.plan.daemons == 1 else _release_none,
     }
     saved = {place: getattr(*place) for place in before}

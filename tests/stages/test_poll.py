@@ -1,6 +1,7 @@
 """F4 to F6, F12 to F15, F30 to F32, F36 to F38: what a provider shows of a batch, and what it must not lead to."""
 
 import dataclasses
+import importlib
 import itertools
 
 import pytest
@@ -118,7 +119,7 @@ async def test_a_provider_that_is_down_for_a_day_loses_nothing(rig):
 
 
 async def test_polls_are_30_to_60_seconds_apart_drawn_for_each_batch_and_look(start):
-    throws = iter([0.0, 0.25, 0.5, 0.999] * 200)
+    throws = iter([0.1, 0.5, 0.999] * 200)
     rig = await start(sandbox={"latency_seconds": 3000}, dice=lambda: next(throws))
     rig.ask("one")
     await rig.submitted()
@@ -170,14 +171,16 @@ async def test_a_poll_that_crashes_holds_up_no_other(many, monkeypatch):
     with pytest.raises(RuntimeError, match="a bug"):
         await poll(many.context)
     assert polled(many) == [True, False, True, True, True]
+    times = [batch["next_try_at_ms"] - many.context.now_ms() for batch in many.batches()]
+    assert min(times) >= 30_000
     assert not (await poll(many.context)).more
-    many.clock.advance(3)
+    many.clock.advance(60)
     with pytest.raises(RuntimeError, match="a bug"):
         await poll(many.context)
 
 
 async def test_where_calls_take_long_a_claim_ends_after_some_of_them(many):
-    seconds = itertools.count(step=2.0)
+    seconds = itertools.count(step=6.0)
     slow = dataclasses.replace(many.context, steady=lambda: next(seconds))
     assert (await poll(slow)).more
     assert 1 <= polled(many).count(True) < 5
@@ -185,13 +188,103 @@ async def test_where_calls_take_long_a_claim_ends_after_some_of_them(many):
     assert polled(many) == [True] * 5
 
 
-async def test_polls_due_within_a_second_are_made_together(many):
+async def test_polls_due_within_seconds_are_made_together(many):
     await many.run(poll)
     due_ms = min(batch["next_try_at_ms"] for batch in many.batches())
     now_ms = many.context.now_ms()
     assert (await poll(many.context)).due_ms == due_ms
     many.clock.advance((due_ms - now_ms) / 1000 - 0.01)
-    assert (await poll(many.context)).due_ms == many.context.now_ms() + 1000
+    assert (await poll(many.context)).due_ms == many.context.now_ms() + 5000
+
+
+@pytest.fixture
+async def crowd(start):
+    """A dozen batches whose polls are due, and which were seen to run; dice that have the listing believed."""
+    throws = itertools.cycle([0.5, 0.6, 0.7])
+    rig = await start(
+        packing={"max_lines": 1, "linger_seconds": 0}, sandbox={"latency_seconds": 5000.0}, dice=lambda: next(throws)
+    )
+    rig.ask_many(12)
+    await rig.run(admit, pack, submit)
+    rig.clock.advance(60)
+    await rig.run(poll)
+    rig.clock.advance(60)
+    return rig
+
+
+async def calls_of_a_poll(rig):
+    """How many listings were read, and how many batches asked for one by one."""
+    before = rig.ledger.requests
+    await rig.run(poll)
+    after = rig.ledger.requests
+    return tuple(after.get(route, 0) - before.get(route, 0) for route in ("list-batches", "retrieve"))
+
+
+async def test_one_listing_tells_of_many_batches_that_nothing_is_new(crowd):
+    before = crowd.batches()
+    assert await calls_of_a_poll(crowd) == (1, 0)
+    after = crowd.batches()
+    for old, new in zip(map(dict, before), map(dict, after), strict=True):
+        changed = {name for name in new if new[name] != old[name]}
+        assert changed == {"polled_at_ms", "next_try_at_ms", "fence"}
+    assert len({batch["next_try_at_ms"] for batch in after}) == 1  # so that they are listed together again
+
+
+async def test_what_a_listing_shows_anew_is_asked_for_by_itself(crowd):
+    await crowd.context.clients["doubleword"].cancel_batch(crowd.batches()[3]["remote_batch_id"])
+    assert await calls_of_a_poll(crowd) == (1, 1)
+    assert [batch["id"] for batch in crowd.batches() if batch["status"] == "ended"] == [crowd.batches()[3]["id"]]
+
+
+async def test_a_batch_that_goes_on_in_another_way_is_asked_for_by_itself(crowd):
+    crowd.faults.add("unknown-status:route=list-batches")
+    assert await calls_of_a_poll(crowd) == (1, 12)
+
+
+async def test_a_batch_with_which_something_is_to_be_done_is_asked_for_by_itself(crowd):
+    crowd.sql("UPDATE batch_states SET cancel_requested = (1 = 1) WHERE id = (SELECT min(id) FROM batch_states)")
+    assert await calls_of_a_poll(crowd) == (1, 1)
+    assert crowd.told("poll.cancelling")
+
+
+async def test_a_listing_is_not_believed_for_ever(crowd):
+    crowd.faults.add("old-list", seconds=6000)
+    crowd.clock.advance(6000)
+    await crowd.run(poll)
+    assert {batch["status"] for batch in crowd.batches()} == {"submitted"}
+    throws = itertools.cycle([0.5] * 9 + [0.0])
+    lucky = dataclasses.replace(crowd.context, dice=lambda: next(throws))
+    for _ in range(30):
+        crowd.clock.advance(60)
+        await poll(lucky)
+    assert {batch["status"] for batch in crowd.batches()} == {"ended"}
+
+
+@pytest.mark.parametrize("fault", ["html-error:route=list-batches", "malformed-json:route=list-batches", "bad-list"])
+async def test_a_listing_that_fails_costs_a_call_each(crowd, fault):
+    crowd.faults.add(fault)
+    assert await calls_of_a_poll(crowd) == (1, 0 if fault == "bad-list" else 12)
+    assert all(batch["last_error"] is None for batch in crowd.batches())
+
+
+async def test_a_few_batches_are_asked_for_one_by_one(many):
+    assert await calls_of_a_poll(many) == (0, 5)
+
+
+async def test_of_a_listing_no_more_is_read_than_the_calls_would_cost(crowd, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("orchestrator.stages.poll"), "LISTED_PER_CALL", 0.5)
+    assert await calls_of_a_poll(crowd) == (1, 6)
+
+
+async def test_a_provider_that_cannot_be_searched_is_not_listed(start):
+    rig = await start(
+        packing={"max_lines": 1, "linger_seconds": 0}, sandbox={"latency_seconds": 5000.0},
+        provider={"searchable_batches": False},
+    )  # fmt: skip
+    rig.ask_many(12)
+    await rig.run(admit, pack, submit)
+    rig.clock.advance(60)
+    assert await calls_of_a_poll(rig) == (0, 12)
 
 
 async def test_a_429_on_a_poll_waits_as_long_as_asked(rig):
