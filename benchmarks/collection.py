@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
-from harness import cpu_seconds, drained, prompts, quiet, stages_of, stand, table
+from harness import as_in_the_daemon, cpu_seconds, drained, prompts, stages_of, stand, table
 
 from orchestrator.api.client import Content
 from orchestrator.stages import admit, collect, pack, poll, settle, submit
@@ -131,5 +131,5 @@ async def answered(context: Context) -> None:
 
 
 if __name__ == "__main__":
-    quiet()
+    as_in_the_daemon()
     main()

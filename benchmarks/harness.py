@@ -19,6 +19,7 @@ import structlog
 
 from orchestrator.config import load
 from orchestrator.daemon import opened
+from orchestrator.garbage import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -190,8 +191,9 @@ async def stages_of(at: Stand) -> AsyncIterator[Context]:
         yield context
 
 
-def quiet() -> None:
-    """Stages log as they do in the daemon; here only the table is wanted."""
+def as_in_the_daemon() -> None:
+    """For stages in this process: the daemon's garbage collector. They log as they do there; only a table is wanted."""
+    collect_seldom()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 

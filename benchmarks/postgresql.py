@@ -24,10 +24,10 @@ from harness import (
     LOOK_SECONDS,
     PAUSE_SECONDS,
     Stand,
+    as_in_the_daemon,
     cpu_seconds,
     drained,
     ended,
-    quiet,
     stages_of,
     stand,
     table,
@@ -240,5 +240,5 @@ def waits(user: psycopg.Connection, count: int) -> Iterator[float]:
 
 
 if __name__ == "__main__":
-    quiet()
+    as_in_the_daemon()
     main()

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
-from harness import cpu_seconds, drained, prompts, quiet, stages_of, stand, table
+from harness import as_in_the_daemon, cpu_seconds, drained, prompts, stages_of, stand, table
 
 from orchestrator.api.client import Client
 from orchestrator.core.model import Batch, BatchStatus
@@ -108,5 +108,5 @@ async def sealed(context: Context) -> float:
 
 
 if __name__ == "__main__":
-    quiet()
+    as_in_the_daemon()
     main()

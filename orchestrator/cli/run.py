@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FAILED_PROMPTS = 3
-COLLECT_AFTER = 20_000
-"""New objects after which the garbage collector looks for cycles: a page of prompts makes thousands, and no cycle."""
 
 
 @click.command("run")
@@ -27,11 +24,11 @@ def command(config_path: Path | None, *, until_idle: bool) -> int:
 
     from orchestrator.config import load  # noqa: PLC0415
     from orchestrator.daemon import run  # noqa: PLC0415
+    from orchestrator.garbage import collect_seldom  # noqa: PLC0415
     from orchestrator.telemetry import configure  # noqa: PLC0415
 
     loaded = load(config_path, os.environ)
     configure(loaded.config.log.level, loaded.config.log.format)
-    gc.freeze()  # what was imported stays for good: walking it again and again was a twelfth of the daemon's CPU time
-    gc.set_threshold(COLLECT_AFTER)
+    collect_seldom()
     counts = asyncio.run(run(loaded, until_idle=until_idle))
     return FAILED_PROMPTS if until_idle and counts["failed"] else 0
