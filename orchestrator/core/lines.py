@@ -114,7 +114,7 @@ def encode_body(prompt: Prompt, endpoint: str, default_model: str | None) -> tup
             raise InvalidPrompt(msg)
     if not added and not body.keys() - {"model"}:
         raise InvalidPrompt("nothing to send: give prompt, or a body with the whole request")
-    if endpoint == CHAT and "messages" not in {**added, **body}:
+    if endpoint == CHAT and "messages" not in added and "messages" not in body:
         raise InvalidPrompt("no messages: give prompt, or body.messages")
     named = _named_in(body)
     if prompt.body is not None and not added and named == model:
@@ -122,7 +122,8 @@ def encode_body(prompt: Prompt, endpoint: str, default_model: str | None) -> tup
     whole = {**({} if "model" in body else {"model": model}), **added, **body}
     if named != model:
         whole["model"] = model
-    return _on_one_line(msgspec.json.encode(whole)), model
+    encoded = msgspec.json.encode(whole)
+    return (_on_one_line(encoded) if body else encoded), model
 
 
 def _on_one_line(text: bytes) -> bytes:
@@ -327,9 +328,9 @@ def _plain(raw: msgspec.Raw | None) -> object:
 
 
 def _status(value: object) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value[:9])
-    return int(value) if isinstance(value, int | float) and abs(value) < 1e9 else None  # noqa: PLR2004
+    if isinstance(value, int | float):
+        return int(value) if abs(value) < 1e9 else None  # noqa: PLR2004
+    return int(value[:9]) if isinstance(value, str) and value.isascii() and value.isdigit() else None
 
 
 def _unreadable(raw: bytes, reason: str) -> Unreadable:

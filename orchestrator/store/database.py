@@ -22,12 +22,11 @@ from sqlalchemy.util import await_only
 
 from orchestrator.errors import StoreUnavailable
 from orchestrator.measures import transaction
-from orchestrator.store import postgresql
+from orchestrator.store import driver, postgresql
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-    import aiosqlite
     from sqlalchemy import URL, Column, Connection, Dialect, Executable, Table
 
 T = TypeVar("T")
@@ -173,13 +172,16 @@ class Database:
 
     def _engine(self, *, writes: bool, connections: int) -> AsyncEngine:
         engine = create_async_engine(
-            self.url.set(drivername="sqlite+aiosqlite"), pool_size=connections, max_overflow=0,
+            self.url.set(drivername="sqlite+aiosqlite"),
+            async_creator=lambda: driver.connected(self.url.database or ":memory:", writes=writes),
+            pool_size=connections, max_overflow=0,
             pool_reset_on_return=None,  # see _reset
             hide_parameters=True,  # an error's text goes to the log, where no prompt and no answer may stand
         )  # fmt: skip
         cache_kib = WRITER_CACHE_KIB if writes else READER_CACHE_KIB
         event.listen(engine.sync_engine, "connect", functools.partial(_prepare_sqlite, cache_kib=cache_kib))
-        event.listen(engine.sync_engine, "reset", _reset)
+        if writes:
+            event.listen(engine.sync_engine, "reset", _reset)
         event.listen(engine.sync_engine, "begin", _begin)
         return engine.execution_options(begin="BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -190,13 +192,9 @@ def _parsed(url: str) -> URL:
     return make_url(url) if path == url else make_url("sqlite://").set(database=path)
 
 
-# Each call of the driver is a journey to its thread and back, which costs more than most statements: these take one,
-# where SQLAlchemy's own way takes three or four.
-
-
 def _begin(connection: Connection) -> None:
-    driver: aiosqlite.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    await_only(driver.execute_fetchall(connection.get_execution_options()["begin"]))
+    opened: driver.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    opened.begin(connection.get_execution_options()["begin"])
 
 
 def _reset(connection: Any, _record: object, _state: object) -> None:  # noqa: ANN401 - the driver's connection
@@ -207,12 +205,11 @@ def _reset(connection: Any, _record: object, _state: object) -> None:  # noqa: A
 
 async def _data_version(connection: AsyncConnection) -> object:
     """Compares only with earlier answers of the same connection."""
-    driver: aiosqlite.Connection = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
-    return [tuple(row) for row in await driver.execute_fetchall("PRAGMA data_version")]
+    opened: driver.Connection = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+    return [tuple(row) for row in (await opened.run("PRAGMA data_version", ())).rows]
 
 
 def _prepare_sqlite(connection: Any, _record: object, cache_kib: int) -> None:  # noqa: ANN401 - the driver's connection
-    connection.isolation_level = None  # we send BEGIN ourselves
     cursor = connection.cursor()
     # In a file that has pages, auto_vacuum changes nothing and yet takes the write lock.
     cursor.execute("PRAGMA page_count")

@@ -87,8 +87,10 @@ def require_known(revision: str | None) -> None:
 
 
 async def _upgraded(connection: AsyncConnection) -> None:
+    """Alembic serves one at a time: another may be at it, and is waited for by the first statement."""
     await take_turn(connection)
-    await connection.run_sync(_upgrade)
+    if await connection.run_sync(_current) != newest_revision():
+        await connection.run_sync(_upgrade)
 
 
 def _upgrade(connection: Connection) -> None:

@@ -9,10 +9,10 @@ import sqlite3
 from functools import partial
 from types import SimpleNamespace
 
-import aiosqlite
 from virtual_loop import PROCESS
 
 from orchestrator.store import database as store
+from orchestrator.store import driver
 from orchestrator.store.schema import migrate
 
 TIME_FUNCTIONS = ("julianday", "strftime", "datetime", "date", "time", "unixepoch")
@@ -106,7 +106,7 @@ class Disk(Faults):
     def in_place(self):
         """The parts of the real world that this one stands for."""
         return {
-            (aiosqlite, "connect"): connector_of(self),
+            (driver, "connected"): partial(connected, self),
             (store, "PRAGMAS"): (*store.PRAGMAS, "busy_timeout=0", "synchronous=OFF"),
         }
 
@@ -141,17 +141,17 @@ class Disk(Faults):
         if name == "commit" and self.bad_commits:
             self.bad_commits -= 1
             return sqlite3.OperationalError("disk I/O error")
-        words = str(function.args[0]).lstrip().lower() if "execute" in name and function.args else ""
-        if self.full and words.startswith(WRITES):
+        statements = [given for given in function.args if isinstance(given, str)] if "execute" in name else []
+        if self.full and any(each.lstrip().lower().startswith(WRITES) for each in statements):
             return sqlite3.OperationalError("database or disk is full")
         return None
 
 
-class Connection(aiosqlite.Connection):
-    """The driver's connection with its calls run by the loop instead of a thread."""
+class Unthreaded(driver.Connection):
+    """A connection whose calls are run by the loop instead of a thread."""
 
     def __init__(self, disk, connector):
-        super().__init__(connector, 64)
+        super().__init__(connector)
         self._disk = disk
         self._loop = asyncio.get_running_loop()
         self._thread = SimpleNamespace(daemon=True)
@@ -180,7 +180,7 @@ class Connection(aiosqlite.Connection):
 
     def _run(self, future, function, deadline):
         try:
-            result = self._execute_now(function)
+            result = self._called(function)
         except sqlite3.OperationalError as error:
             if "locked" in str(error) and self._loop.time() < deadline:
                 self._loop.call_later(BUSY_STEP_SECONDS, self._run, future, function, deadline)
@@ -191,7 +191,7 @@ class Connection(aiosqlite.Connection):
         else:
             _settle(future, result=result)
 
-    def _execute_now(self, function):
+    def _called(self, function):
         if self._disk.traps and isinstance(function, partial):
             self._disk.spring(str(function.args[1:]))
         error = self._disk.refuses(function)
@@ -225,10 +225,11 @@ def _settle(future, result=None, error=None):
         future.set_result(result)
 
 
-def connector_of(disk):
-    """What stands in for `aiosqlite.connect`."""
+class UnthreadedReader(Unthreaded, driver.Reader):
+    pass
 
-    def connect(database, **options):
-        return Connection(disk, partial(sqlite3.connect, database, **options))
 
-    return connect
+def connected(disk, path, *, writes):
+    """What stands in for `driver.connected`."""
+    kind = Unthreaded if writes else UnthreadedReader
+    return kind(disk, partial(sqlite3.connect, path, isolation_level=None))
