@@ -48,6 +48,7 @@ def watched(at: Stand, seconds: float, batches: int) -> tuple[object, ...]:
     try:
         while polled_batches(at) < batches:
             time.sleep(1)
+        time.sleep(5)
         before = cpu_of(daemon)
         time.sleep(seconds)
         return batches, f"{(cpu_of(daemon) - before) / seconds:.2%}", rss_mb(daemon)
