@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -84,7 +85,8 @@ class Databases:
 
     def make_template(self):
         self.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-        asyncio.run(_migrated(self.url(TEMPLATE)))
+        with ThreadPoolExecutor(1) as thread:  # whoever needs the server first may be an async test
+            thread.submit(asyncio.run, _migrated(self.url(TEMPLATE))).result()
 
     @contextlib.contextmanager
     def lent(self, template=TEMPLATE):

@@ -16,12 +16,13 @@ WRITER = """
 import json, sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], timeout=5, isolation_level=None)
 print("ready", flush=True)
+sys.stdin.readline()
 seconds = []
 for number in range(int(sys.argv[2])):
     start = time.perf_counter()
     connection.execute("INSERT INTO prompts (prompt, tag, not_before) VALUES ('x', 'theirs', '2099-01-01')")
     seconds.append(time.perf_counter() - start)
-    time.sleep(0.01)
+    time.sleep(0.002)
 print(json.dumps(seconds))
 """
 PARTS = """
@@ -98,14 +99,14 @@ async def test_a_kill_in_mid_deletion_at_the_provider_is_made_up_for(rehearse):
 @pytest.mark.sqlite
 async def test_another_process_inserts_while_old_prompts_are_deleted_and_hardly_waits(rehearse):
     run = await rehearse(retention=RETENTION)
-    fill(run.queue, 2 * PROMPTS)
-    await run.daemon.start()
-    await until(lambda: run.queue.value("SELECT sum(prompts) FROM pruned_counts") > 0)
+    fill(run.queue, 4 * PROMPTS)
     writer = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WRITER, str(run.queue.path), str(WRITES), stdout=subprocess.PIPE
+        sys.executable, "-c", WRITER, str(run.queue.path), str(WRITES), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     await writer.stdout.readline()
-    seconds = sorted(json.loads((await writer.communicate())[0]))
+    await run.daemon.start()
+    await until(lambda: run.queue.value("SELECT sum(prompts) FROM pruned_counts") > 0)
+    seconds = sorted(json.loads((await writer.communicate(b"go\n"))[0]))
     left = run.queue.value("SELECT count(*) FROM prompts WHERE tag = 'old'")
     assert left > 0, "all was deleted before the writer was done: fill more"
     assert seconds[WRITES // 2] < 0.05
