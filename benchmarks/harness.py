@@ -19,7 +19,7 @@ import structlog
 
 from orchestrator.config import load
 from orchestrator.daemon import opened
-from orchestrator.garbage import collect_seldom
+from orchestrator.memory import collect_seldom, return_large
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -192,8 +192,9 @@ async def stages_of(at: Stand) -> AsyncIterator[Context]:
 
 
 def as_in_the_daemon() -> None:
-    """For stages in this process: the daemon's garbage collector. They log as they do there; only a table is wanted."""
+    """For stages in this process: the daemon's way with memory. They log as they do there; only a table is wanted."""
     collect_seldom()
+    return_large()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 

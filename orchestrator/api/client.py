@@ -349,7 +349,8 @@ def _envelope(name: str) -> tuple[bytes, bytes]:
 async def _framed(head: bytes, lines: AsyncIterator[bytes], tail: bytes) -> AsyncIterator[bytes]:
     yield head
     async for chunk in lines:
-        yield chunk
+        for start in range(0, len(chunk), CHUNK_BYTES):  # what is not sent at once is copied
+            yield chunk[start : start + CHUNK_BYTES]
     yield tail
 
 

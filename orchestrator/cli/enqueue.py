@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import signal
 import time
 from datetime import UTC, datetime
@@ -199,6 +198,8 @@ async def _last_mark(database: Database, name: str) -> Mark | None:
 
 
 def _naming(name: str, read: Reader, marks: Mapping[str, Mark | None]) -> Callable[[BinaryIO, str], Iterator[Entry]]:
+    import secrets  # noqa: PLC0415
+
     from orchestrator.intake.naming import named, new_run, source_of  # noqa: PLC0415
 
     mark = marks.get(name)

@@ -10,7 +10,6 @@ import click
 from orchestrator.cli.options import as_json
 from orchestrator.cli.screen import say_json
 from orchestrator.cli.selecting import Selectors, selection_of, selectors
-from orchestrator.config.fields import shown
 from orchestrator.core.model import PromptStatus
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ def _reason(status: str | None) -> str:
 
 
 def _tell(queued: int, others: dict[str, str], *, as_json: bool) -> None:
+    from orchestrator.config.fields import shown  # noqa: PLC0415
+
     if as_json:
         say_json({"queued": queued, "not_queued": others})
         return

@@ -57,7 +57,7 @@ def place(prompt: Prompt, rules: Mapping[str, Rules], defaults: Defaults) -> Pla
     window = _allowed(prompt.completion_window, "completion_window", defaults.completion_window, provider, windows)
     body, model = encode_body(prompt, endpoint, defaults.model)
     _check_size("request body", len(body), allowed.max_line_bytes, provider)
-    nbytes = len(encode_line(prompt.custom_id, endpoint, body))
+    nbytes = len(encode_line(prompt.custom_id, endpoint, b"")) + len(body)
     _check_size("line", nbytes, allowed.max_file_bytes, provider)
     return Placed(Lane(provider, endpoint, window, "" if allowed.mix_models else model), model, nbytes)
 
