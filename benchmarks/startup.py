@@ -1,12 +1,13 @@
-"""Start-up: `orchestrator --help` over a bare interpreter, and `run` on a long queue until it works.
+"""Start-up: `orchestrator --help` over a bare interpreter, and `run` on a long queue with an open batch until it works.
 
 python benchmarks/startup.py [PROMPTS]
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,18 +16,20 @@ from typing import TYPE_CHECKING
 from harness import Stand, prompts, stand, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TIMES = 10
+HOUR = 3600.0
+DUE_SECONDS = 3.0
+"""After the first life the open batch is due."""
 
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     table("commands, median of ten", ("command", "CPU ms", "over bare ms"), commands())
-    with stand() as at:
+    with stand(latency_seconds=HOUR) as at:
         at.fill(prompts(count, nbytes=100))
-        title = f"`run` on a queue of {count:,} prompts"
-        table(title, ("until", "s"), started(at))
+        table(f"`run` on a queue of {count:,} prompts, a batch of which is open", ("until", "s"), started(at))
 
 
 def commands() -> Iterator[tuple[object, ...]]:
@@ -50,16 +53,34 @@ def once(command: list[str]) -> float:
 
 
 def started(at: Stand) -> Iterator[tuple[object, ...]]:
-    """Its second start: the first one made the file. `daemon.config` is its last word before the stages run."""
-    for event in ("daemon.config", "admit.admitted"):
-        before = time.monotonic()
-        daemon = at.started()
-        size = at.log.stat().st_size if at.log.exists() else 0
-        while event not in at.log.read_text()[size:] and daemon.poll() is None:
-            time.sleep(0.005)
-        yield event, time.monotonic() - before
-        daemon.send_signal(signal.SIGTERM)
-        daemon.wait()
+    """Its second start: the first one had a batch made."""
+    with running(at):
+        awaited(lambda: asked(at, "SELECT count(*) FROM batch_states WHERE status = 'submitted'"))
+    time.sleep(DUE_SECONDS)
+    size, before, now_ms = at.log.stat().st_size, time.monotonic(), time.time_ns() // 1_000_000
+    with running(at):
+        awaited(lambda: "daemon.config" in at.log.read_text()[size:])
+        yield "its stages begin", time.monotonic() - before
+        awaited(lambda: asked(at, f"SELECT count(*) FROM batch_states WHERE polled_at_ms > {now_ms}"))
+        yield "the open batch is polled", time.monotonic() - before
+
+
+@contextlib.contextmanager
+def running(at: Stand) -> Iterator[None]:
+    daemon = at.started()
+    yield
+    daemon.terminate()
+    daemon.wait()
+
+
+def awaited(happened: Callable[[], object]) -> None:
+    while not happened():
+        time.sleep(0.005)
+
+
+def asked(at: Stand, question: str) -> object:
+    with contextlib.closing(sqlite3.connect(at.database, timeout=60)) as queue:
+        return queue.execute(question).fetchone()[0]
 
 
 if __name__ == "__main__":

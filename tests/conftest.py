@@ -9,6 +9,7 @@ from compiled import share
 from postgres import Databases, Server
 from rig import Clock, Rig, open_rig
 
+from orchestrator.memory import collect_seldom
 from orchestrator.store.database import Database
 from orchestrator.store.schema import migrate
 
@@ -16,11 +17,17 @@ share()
 
 KINDS = ["sqlite", "postgresql"]
 PROVIDERS_WAYS = {
-    "account", "bytes_on_the_wire", "clocks", "fault_table", "folding", "openai_profile", "submit_refusals",
+    "account", "bytes_on_the_wire", "clocks", "fault_table", "folding", "openai_profile", "replacing",
+    "submit_lost_replies", "submit_refusals",
 }  # fmt: skip
 """Tests of what a provider may say, which is no matter of the database: SQLite's alone but for `make stages`."""
 _SERVERS: list[Server] = []
 """The one server of this run; with xdist its controller keeps it, and the workers know where it is."""
+
+
+def pytest_collection_finish():
+    """Thousands of tests are no garbage."""
+    collect_seldom()
 
 
 @pytest.hookimpl(optionalhook=True)
