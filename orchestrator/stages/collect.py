@@ -8,7 +8,7 @@ changes nothing. Resuming overlaps a little, since a provider may insert late li
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from orchestrator.api.client import Client, Content
 
-CHUNK_LINES = 1000
-CHUNK_BYTES = 1 << 20
+CHUNK_LINES = 1500
+CHUNK_BYTES = 2 << 20
 RETRY_BASE_SECONDS = 5.0
 FILE_GONE_TRIES = 6
 """Times a finished batch's file must be missing, over minutes, before its lines count as lost (F33)."""
@@ -160,7 +160,7 @@ class _Reader:
         self._position = skip
         self._tally = tally
         self._wanted_from = wanted_from
-        self._chunk: list[tuple[int, bytes | Overlong]] = []
+        self._chunk = deque[tuple[int, bytes | Overlong]]()
         self._held = 0
 
     async def read(self, content: Content) -> ProviderError | None:
@@ -208,11 +208,12 @@ class _Reader:
     async def _store(self) -> None:
         if not self._chunk:
             return
-        chunk, self._chunk, self._held = self._chunk, [], 0
+        chunk, self._chunk, self._held = self._chunk, deque(), 0
+        reached = max(self._cursor.lines, chunk[-1][0])
         stored = await self._context.database.write(
             partial(_store_chunk, context=self._context, batch=self._batch, cursor=self._cursor, chunk=chunk)
         )
-        self._cursor.lines = max(self._cursor.lines, chunk[-1][0])
+        self._cursor.lines = reached
         self._tally.add(stored)
 
 
@@ -224,15 +225,15 @@ async def _store_chunk(
     context: Context,
     batch: Batch,
     cursor: Cursor,
-    chunk: Sequence[tuple[int, bytes | Overlong]],
+    chunk: deque[tuple[int, bytes | Overlong]],
 ) -> Tally:
-    """Judge a chunk of lines and write rows, states, counts and cursor in one transaction."""
-    judged = [_judged(line) for _, line in chunk]
+    """Judge a chunk of lines, emptying it, and write rows, states, counts and cursor in one transaction."""
+    judged = [_judged(*chunk.popleft()) for _ in range(len(chunk))]
     tally, lost = Tally(), list[Outcome]()
-    named = [custom_id for custom_id, _ in judged if custom_id is not None]
+    named = [custom_id for _, custom_id, _ in judged if custom_id is not None]
     members = await find_members(connection, list(dict.fromkeys(named)))
     ours, others = list[Entry](), list[Left]()
-    for (position, _), (custom_id, outcome) in zip(chunk, judged, strict=True):
+    for position, custom_id, outcome in judged:
         member = members.get(custom_id) if custom_id is not None else None
         if member is None:
             _count_nameless(outcome, tally, lost, is_new=position > cursor.lines)
@@ -247,14 +248,14 @@ async def _store_chunk(
     await record(connection, await _late(connection, context, batch, others, tally), now_ms)
     await keep_unreadable(connection, batch.id, lost, now_ms)
     _count(ours, tally)
-    await _write_counts(connection, batch, cursor, chunk[-1][0], tally, len(lost))
+    await _write_counts(connection, batch, cursor, judged[-1][0], tally, len(lost))
     return tally
 
 
-def _judged(line: bytes | Overlong) -> tuple[str | None, Outcome]:
+def _judged(position: int, line: bytes | Overlong) -> tuple[int, str | None, Outcome]:
     """Whose line it is and what it means; one line at a time, while it is in the processor's cache."""
     reply = parse_reply(line)
-    return reply.custom_id, judge(reply)
+    return position, reply.custom_id, judge(reply)
 
 
 def _count_nameless(outcome: Outcome, tally: Tally, lost: list[Outcome], *, is_new: bool) -> None:

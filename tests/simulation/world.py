@@ -33,6 +33,8 @@ EPOCH = 1_900_000_000.0
 KEY = "sk-simulated-secret"
 QUIET_SECONDS = 900.0
 """How long an idle stage rests in here: longer than in earnest, so that a quiet hour costs little."""
+CHUNK_LINES, TAKE_LINES = 3, 4
+"""So that files of ten lines are packed and collected in several transactions, between which something may happen."""
 LISTED_PER_CALL = 2
 """So that a listing is read for two batches already: few lives in here have ten under way."""
 WATCH_SECONDS = 60.0
@@ -183,6 +185,8 @@ def _in_place(world):
         (aiohttp, "TCPConnector"): lambda limit: Connector(world.network, limit),
         (loops, "LONGEST_REST_SECONDS"): QUIET_SECONDS,
         (importlib.import_module("orchestrator.stages.clear"), "LOOK_SECONDS"): QUIET_SECONDS,
+        (importlib.import_module("orchestrator.stages.collect"), "CHUNK_LINES"): CHUNK_LINES,
+        (importlib.import_module("orchestrator.stages.pack"), "TAKE_LINES"): TAKE_LINES,
         (importlib.import_module("orchestrator.stages.poll"), "LISTED_PER_CALL"): LISTED_PER_CALL,
         (importlib.import_module("orchestrator.stages.prune"), "DAY_MS"): int(DAY_SECONDS * 1000),
         (importlib.import_module("orchestrator.stages.prune"), "LOOK_SECONDS"): QUIET_SECONDS,
