@@ -42,9 +42,9 @@ class Upload:
     async def _encoded(self, lines: Sequence[Line]) -> bytes:
         read = partial(read_batched, batch_id=self._batch.id, first_id=lines[0].prompt_id, last_id=lines[-1].prompt_id)
         endpoint = self._batch.lane.endpoint
-        rows = await self._context.database.read(read)
         data = b"".join(
-            encode_line(prompt.custom_id, endpoint, encode_body(prompt, endpoint, model)[0]) for prompt, model in rows
+            encode_line(prompt.custom_id, endpoint, encode_body(prompt, endpoint, None)[0])
+            for prompt in await self._context.database.read(read)
         )
         if len(data) != sum(line.nbytes for line in lines):
             raise LinesChanged(f"batch {self._batch.key}: its prompts changed while it was being sent")

@@ -270,8 +270,14 @@ _LIST_LINES = (
     .where(*_in_batch(bindparam("of_batch")))
     .order_by(prompt_states.c.prompt_id)
 )
+_SENT_COLUMNS = (
+    prompts.c.id,
+    prompts.c.custom_id,
+    *(utf8(prompts.c[name]).label(name) for name in ("prompt", "system", "body")),
+    utf8(prompt_states.c.model).label("model"),
+)
 _READ_BATCHED = (
-    select(*PROMPT_COLUMNS, prompt_states.c.model)
+    select(*_SENT_COLUMNS)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
     .where(*_in_batch(bindparam("of_batch")), _IN_RANGE)
     .order_by(prompt_states.c.prompt_id)
@@ -284,13 +290,10 @@ async def list_lines(connection: AsyncConnection, batch_id: int) -> list[Line]:
     return [Line(*row) for page in rows.partitions(PAGE_LINES) for row in page]
 
 
-async def read_batched(
-    connection: AsyncConnection, batch_id: int, first_id: int, last_id: int
-) -> list[tuple[Prompt, str]]:
-    """The rows of that range which are in the batch, with the model each was admitted with."""
+async def read_batched(connection: AsyncConnection, batch_id: int, first_id: int, last_id: int) -> list[Prompt]:
+    """What is sent of the rows of that range which are in the batch; the model is the one each was admitted with."""
     found = {"of_batch": batch_id, "first_id": first_id, "last_id": last_id}
-    rows = (await connection.execute(_READ_BATCHED, found)).all()
-    return [(Prompt(*row[:-1]), row[-1]) for row in rows]
+    return [Prompt(*row) for row in (await connection.execute(_READ_BATCHED, found)).all()]
 
 
 async def list_batched_of_models(connection: AsyncConnection, batch_id: int, models: Sequence[str]) -> list[int]:

@@ -219,8 +219,8 @@ async def test_lines_stand_in_the_order_of_their_rows_whatever_their_priority(us
 async def test_rows_of_a_batch_are_read_with_the_model_they_were_admitted_with(user, daemon, batch):
     user.insert()
     rows = await daemon.read(lambda c: read_batched(c, batch.id, 2, 99))
-    found = [(prompt.id, prompt.prompt, model) for prompt, model in rows]
-    assert found == [(2, b"hi", "n"), (3, b"hi", "m"), (4, b"hi", "n")]
+    found = [(prompt.id, prompt.prompt, prompt.model) for prompt in rows]
+    assert found == [(2, b"hi", b"n"), (3, b"hi", b"m"), (4, b"hi", b"n")]
 
 
 async def test_lines_are_found_by_their_model(daemon, batch):
