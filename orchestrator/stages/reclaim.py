@@ -190,7 +190,7 @@ async def _matching(context: Context, client: Client, page: list[Request]) -> di
 def _same(request: Request, there: Candidate) -> bool:
     """A custom_id may have been given to another question since."""
     try:
-        body, _ = encode_body(there.prompt, there.endpoint, there.model)
+        body, _ = encode_body(there.prompt, there.endpoint, None)
     except InvalidPrompt:
         return False
     return same_question(request, body)

@@ -57,7 +57,7 @@ class Admitted(msgspec.Struct, frozen=True, gc=False):
     waiting: bool
 
 
-PROMPT_COLUMNS = (
+_PROMPT_COLUMNS = (
     prompts.c.id,
     prompts.c.custom_id,
     *(
@@ -66,6 +66,13 @@ PROMPT_COLUMNS = (
     ),
     readable_time(prompts.c.not_before),
 )
+SENT_COLUMNS = (
+    prompts.c.id,
+    prompts.c.custom_id,
+    *(utf8(prompts.c[name]).label(name) for name in ("prompt", "system", "body")),
+    utf8(prompt_states.c.model).label("model"),
+)
+"""What becomes the line of an admitted prompt, whose model is known."""
 
 
 def pages(lines: Sequence[Line]) -> list[tuple[int, int]]:
@@ -108,7 +115,7 @@ _LIST_UNADMITTED = (
 _IN_RANGE = prompt_states.c.prompt_id.between(bindparam("first_id"), bindparam("last_id"))
 _UNADMITTED_IDS = select(prompt_states.c.prompt_id).where(text(UNADMITTED), _IN_RANGE)
 _READ_UNADMITTED = (
-    select(*PROMPT_COLUMNS, prompt_states.c.due_at_ms)
+    select(*_PROMPT_COLUMNS, prompt_states.c.due_at_ms)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
     .where(text(UNADMITTED), _IN_RANGE)
     .order_by(prompt_states.c.prompt_id)
@@ -270,14 +277,8 @@ _LIST_LINES = (
     .where(*_in_batch(bindparam("of_batch")))
     .order_by(prompt_states.c.prompt_id)
 )
-_SENT_COLUMNS = (
-    prompts.c.id,
-    prompts.c.custom_id,
-    *(utf8(prompts.c[name]).label(name) for name in ("prompt", "system", "body")),
-    utf8(prompt_states.c.model).label("model"),
-)
 _READ_BATCHED = (
-    select(*_SENT_COLUMNS)
+    select(*SENT_COLUMNS)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
     .where(*_in_batch(bindparam("of_batch")), _IN_RANGE)
     .order_by(prompt_states.c.prompt_id)

@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select, update
 
 from orchestrator.core.model import BatchStatus, Prompt, PromptStatus
 from orchestrator.store.batches import statuses
-from orchestrator.store.queue import PROMPT_COLUMNS, return_lines
+from orchestrator.store.queue import SENT_COLUMNS, return_lines
 from orchestrator.store.tables import batch_states, lanes, prompt_states, prompts, queue_state
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ class Candidate(msgspec.Struct, frozen=True):
     """A prompt that may have been sent since the backup, and how it would be sent now."""
 
     prompt: Prompt
-    model: str
     lane_id: int
     endpoint: str
 
@@ -127,13 +126,13 @@ async def find_candidates(
 ) -> dict[str, Candidate]:
     """Those of these prompts that have not ended and would go to this provider."""
     found = (
-        select(*PROMPT_COLUMNS, prompt_states.c.model, lanes.c.id, lanes.c.endpoint)
+        select(*SENT_COLUMNS, lanes.c.id, lanes.c.endpoint)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .join(lanes, lanes.c.id == prompt_states.c.lane_id)
         .where(prompts.c.custom_id.in_(custom_ids), prompt_states.c.status.in_(WAITS), lanes.c.provider == provider)
     )
     rows = await connection.execute(found)
-    return {row[1]: Candidate(Prompt(*row[:-3]), *row[-3:]) for row in rows}
+    return {row[1]: Candidate(Prompt(*row[:-2]), *row[-2:]) for row in rows}
 
 
 async def take_back(
