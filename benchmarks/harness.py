@@ -129,7 +129,7 @@ def ended(process: subprocess.Popen[bytes], started: float) -> Used:
     """Wait for a process; what it took since `started`. Leaves its exit code in it; its peak counts our size too."""
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Used(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Used(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e6)
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ def cpu_of(process: subprocess.Popen[bytes]) -> float:
 
 def rss_mb(process: subprocess.Popen[bytes]) -> float:
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS"))
 
 
 if __name__ == "__main__":

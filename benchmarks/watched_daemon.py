@@ -1,6 +1,6 @@
 """The daemon with a ticking clock beside it: `watched_daemon.py FILE COMMAND…` writes how late its loop ran.
 
-Its peak of memory is written too: what the system tells a parent counts the parent's own size with it.
+The peak of memory in all its life is written too: what the system tells a parent counts the parent's own size with it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from orchestrator.cli import main
 TICK_SECONDS = 0.005
 
 
-def watched(lag_file: Path) -> None:
+def watched(lags: array[float]) -> None:
     inner = daemon.Daemon.run
 
     async def run(self: daemon.Daemon, *, until_idle: bool) -> None:
-        lags = array("d")  # a list would weigh on the peak that is measured
         ticking = asyncio.create_task(tick(lags))
         try:
             await inner(self, until_idle=until_idle)
         finally:
             ticking.cancel()
-            lag_file.write_text(json.dumps({"peak_mb": peak_mb(), **summary(lags)}))  # noqa: ASYNC240 - the loop is over
 
     daemon.Daemon.run = run  # type: ignore[method-assign]
 
@@ -47,9 +45,17 @@ def summary(lags: array[float]) -> dict[str, float]:
 
 def peak_mb() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
+
+
+def run_watched(report: Path) -> None:
+    lags = array("d")  # a list would weigh on the peak that is measured
+    watched(lags)
+    try:
+        main()
+    finally:
+        report.write_text(json.dumps({"peak_mb": peak_mb(), **summary(lags)}))
 
 
 if __name__ == "__main__":
-    watched(Path(sys.argv.pop(1)))
-    main()
+    run_watched(Path(sys.argv.pop(1)))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.lines import encode_body, encode_line
 from orchestrator.errors import OrchestratorError
-from orchestrator.store.queue import pages, read_batched
+from orchestrator.store.queue import list_next_lines, pages, read_batched
+from orchestrator.store.windows import BEFORE_ALL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -22,22 +23,33 @@ class LinesChanged(OrchestratorError):
 
 
 class Upload:
-    """The lines of one batch. `failure` holds what stopped `chunks()`: the HTTP client hides it."""
+    """The lines of one batch, `nbytes` in all. `failure` holds what stopped `chunks()`: the HTTP client hides it."""
 
-    def __init__(self, context: Context, batch: Batch, lines: Sequence[Line]) -> None:
+    def __init__(self, context: Context, batch: Batch, nbytes: int) -> None:
         self._context = context
         self._batch = batch
-        self._lines = lines
+        self._left = nbytes
         self.failure: Exception | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file in pieces of about one page. Raises LinesChanged when a line's size is not as declared."""
+        """Yield the file in pieces of about one page. Raises LinesChanged when they are not as declared."""
         try:
-            for start, stop in pages(self._lines):
-                yield await self._encoded(self._lines[start:stop])
+            async for lines in self._pages():
+                yield await self._encoded(lines)
+            self._require(self._left == 0)
         except Exception as error:
             self.failure = error
             raise
+
+    async def _pages(self) -> AsyncIterator[Sequence[Line]]:
+        after_id = BEFORE_ALL
+        while lines := await self._next_lines(after_id):
+            for start, stop in pages(lines):
+                yield lines[start:stop]
+            after_id = lines[-1].prompt_id
+
+    async def _next_lines(self, after_id: int) -> list[Line]:
+        return await self._context.database.read(partial(list_next_lines, batch_id=self._batch.id, after_id=after_id))
 
     async def _encoded(self, lines: Sequence[Line]) -> bytes:
         read = partial(read_batched, batch_id=self._batch.id, first_id=lines[0].prompt_id, last_id=lines[-1].prompt_id)
@@ -46,6 +58,10 @@ class Upload:
             encode_line(prompt.custom_id, endpoint, encode_body(prompt, endpoint, None)[0])
             for prompt in await self._context.database.read(read)
         )
-        if len(data) != sum(line.nbytes for line in lines):
-            raise LinesChanged(f"batch {self._batch.key}: its prompts changed while it was being sent")
+        self._left -= len(data)
+        self._require(self._left >= 0 and len(data) == sum(line.nbytes for line in lines))
         return data
+
+    def _require(self, as_declared: bool) -> None:  # noqa: FBT001
+        if not as_declared:
+            raise LinesChanged(f"batch {self._batch.key}: its prompts changed while it was being sent")

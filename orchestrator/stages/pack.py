@@ -25,9 +25,9 @@ from orchestrator.store.queue import (
     Line,
     ReadyLane,
     admit_again,
-    list_lines,
     list_ready,
     list_ready_lanes,
+    measure_batch,
     take_into_batch,
 )
 from orchestrator.telemetry import record as tell
@@ -190,12 +190,11 @@ async def _seal(context: Context, batch: Batch, why: str) -> bool:
 
 
 async def _note_sealed(connection: AsyncConnection, batch: Batch, now_ms: int) -> tuple[int, int]:
-    lines = await list_lines(connection, batch.id)
-    nbytes = sum(line.nbytes for line in lines)
+    lines, nbytes = await measure_batch(connection, batch.id)
     after = BatchStatus.SEALED if lines else BatchStatus.DISCARDED
-    await move_batch(connection, batch, after, "pack", lines=len(lines), nbytes=nbytes, next_try_at_ms=now_ms)
+    await move_batch(connection, batch, after, "pack", lines=lines, nbytes=nbytes, next_try_at_ms=now_ms)
     await release_leases(connection, [batch])
-    return len(lines), nbytes
+    return lines, nbytes
 
 
 async def _seal_abandoned(context: Context) -> Tick:

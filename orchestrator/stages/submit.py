@@ -21,7 +21,7 @@ from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.refusals import refuse
 from orchestrator.store.batches import ON_OPEN_PROVIDER, get_batch, has_remote, move_batch, statuses, update_batch
 from orchestrator.store.providers import clear_pause, next_resume_ms
-from orchestrator.store.queue import Line, cancel_lines, delete_batched_orphans, list_lines, return_lines
+from orchestrator.store.queue import cancel_lines, delete_batched_orphans, measure_batch, return_lines
 from orchestrator.telemetry import record as tell
 from orchestrator.upload import LinesChanged, Upload
 
@@ -74,14 +74,13 @@ async def _step(context: Context, client: Client, batch: Batch) -> bool:
 
 
 async def _upload(context: Context, client: Client, batch: Batch) -> bool:
-    lines = await _lines_to_send(context, batch)
+    lines, nbytes = await _measure_what_is_wanted(context, batch)
     if not lines:
         await _move(context, batch, BatchStatus.DISCARDED)
         return False
-    nbytes = sum(line.nbytes for line in lines)
-    count = len(lines) + batch.lines_received  # a line may be answered already, through an earlier batch
+    count = lines + batch.lines_received  # a line may be answered already, through an earlier batch
     await _move(context, batch, BatchStatus.UPLOADING, lines=count, nbytes=nbytes, empty_looks=0)
-    upload, started = Upload(context, batch, lines), context.clock()
+    upload, started = Upload(context, batch, nbytes), context.clock()
     try:
         file = await client.upload(batch.file_name, nbytes, upload.chunks())
     except ProviderError as error:
@@ -97,16 +96,16 @@ async def _upload(context: Context, client: Client, batch: Batch) -> bool:
     return True
 
 
-async def _lines_to_send(context: Context, batch: Batch) -> list[Line]:
-    """What is still in the batch and still wanted: a line cancelled on its way here is never sent."""
+async def _measure_what_is_wanted(context: Context, batch: Batch) -> tuple[int, int]:
+    """Lines and bytes that are still in the batch and still wanted: a line cancelled on its way here is never sent."""
 
-    async def drop_unwanted(connection: AsyncConnection) -> None:
+    async def drop_unwanted(connection: AsyncConnection) -> tuple[int, int]:
         await keep_lease(connection, context, batch)
         await delete_batched_orphans(connection, batch.id)
         await cancel_lines(connection, batch.id, context.now_ms(), marked_only=True)
+        return await measure_batch(connection, batch.id)
 
-    await context.database.write(drop_unwanted)
-    return await context.database.read(partial(list_lines, batch_id=batch.id))
+    return await context.database.write(drop_unwanted)
 
 
 async def _upload_failed(context: Context, batch: Batch, error: ProviderError) -> bool:

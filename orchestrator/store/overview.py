@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, exists, func, select, table, text, true
+from sqlalchemy import bindparam, column, exists, func, select, table, text
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.dialect import utf8
+from orchestrator.store.reports import count_by_status, count_states
 from orchestrator.store.tables import ACTIVE, batch_states, lanes, prompt_states, prompts, replies
+from orchestrator.store.windows import windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,32 +66,29 @@ async def count_prompts(connection: AsyncConnection) -> dict[str, int]:
 
     A state whose prompt `INSERT OR REPLACE` took away does not count: only then are both tables walked.
     """
-    states = await _count_states(connection, true())
+    states = await count_by_status(connection)
     prompts_left = (await connection.execute(select(func.count()).select_from(prompts))).scalar_one()
     if sum(states.values()) == prompts_left:
         return states
-    return await _count_states(connection, exists().where(prompts.c.id == prompt_states.c.prompt_id))
+    return await count_states(connection, exists().where(prompts.c.id == prompt_states.c.prompt_id))
 
 
-async def _count_states(connection: AsyncConnection, which: ColumnElement[bool]) -> dict[str, int]:
-    counted = (func.count().filter(prompt_states.c.status == each.value) for each in PromptStatus)
-    row = (await connection.execute(select(*counted).select_from(prompt_states).where(which))).one()
-    return {each.value: count for each, count in zip(PromptStatus, row, strict=True)}
+_COUNT_BY_TAG = (
+    select(utf8(prompts.c.tag), prompt_states.c.status, func.count())
+    .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
+    .where(prompts.c.id > bindparam("after_id"), prompts.c.id <= bindparam("last_id"))
+    .group_by(prompts.c.tag, prompt_states.c.status)
+)
 
 
 async def count_by_tag(connection: AsyncConnection) -> dict[str | None, dict[str, int]]:
     """Every prompt, by tag and status, every status named; reads each prompt's tag: a second per million."""
-    counted = (
-        select(utf8(prompts.c.tag), prompt_states.c.status, func.count())
-        .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
-        .group_by(prompts.c.tag, prompt_states.c.status)
-        .order_by(prompts.c.tag)
-    )
     found: dict[str | None, dict[str, int]] = {}
-    for tag, status, count in await connection.execute(counted):
-        name = None if tag is None else tag.decode(errors="replace")
-        found.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
-    return found
+    async for after_id, last_id in windows(connection):
+        for tag, status, count in await connection.execute(_COUNT_BY_TAG, {"after_id": after_id, "last_id": last_id}):
+            name = None if tag is None else tag.decode(errors="replace")
+            found.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
+    return {tag: found[tag] for tag in sorted(found, key=lambda tag: (tag is not None, tag))}
 
 
 async def newest_prompt(connection: AsyncConnection) -> int:

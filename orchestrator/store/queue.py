@@ -277,6 +277,10 @@ _LIST_LINES = (
     .where(*_in_batch(bindparam("of_batch")))
     .order_by(prompt_states.c.prompt_id)
 )
+_LIST_NEXT_LINES = _LIST_LINES.where(prompt_states.c.prompt_id > bindparam("after_id")).limit(PAGE_LINES)
+_MEASURE = select(func.count(), func.coalesce(func.sum(prompt_states.c.line_bytes), 0)).where(
+    *_in_batch(bindparam("of_batch"))
+)
 _READ_BATCHED = (
     select(*SENT_COLUMNS)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
@@ -286,9 +290,20 @@ _READ_BATCHED = (
 
 
 async def list_lines(connection: AsyncConnection, batch_id: int) -> list[Line]:
-    """Every line still in the batch, in the order of its file: by prompt id."""
-    rows = await connection.execute(_LIST_LINES, {"of_batch": batch_id})
-    return [Line(*row) for page in rows.partitions(PAGE_LINES) for row in page]
+    """Every line still in the batch, in the order of its file: by prompt id. Takes 10 MB for 50,000."""
+    return [Line(*row) for row in await connection.execute(_LIST_LINES, {"of_batch": batch_id})]
+
+
+async def list_next_lines(connection: AsyncConnection, batch_id: int, after_id: int) -> list[Line]:
+    """The first PAGE_LINES of them behind prompt `after_id`."""
+    rows = (await connection.execute(_LIST_NEXT_LINES, {"of_batch": batch_id, "after_id": after_id})).all()
+    return [Line(*row) for row in rows]
+
+
+async def measure_batch(connection: AsyncConnection, batch_id: int) -> tuple[int, int]:
+    """How many lines are still in the batch, and their bytes."""
+    lines, nbytes = (await connection.execute(_MEASURE, {"of_batch": batch_id})).one()
+    return lines, int(nbytes)
 
 
 async def read_batched(connection: AsyncConnection, batch_id: int, first_id: int, last_id: int) -> list[Prompt]:

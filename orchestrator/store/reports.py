@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import func, or_, select, text, true
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.providers import list_provider_states
@@ -13,6 +13,7 @@ from orchestrator.store.recent import count_ended
 from orchestrator.store.tables import ACTIVE, BATCHED, READY, UNADMITTED, WAITING, batch_states, lanes, prompt_states
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -87,6 +88,11 @@ async def is_idle(connection: AsyncConnection) -> bool:
 
 async def count_by_status(connection: AsyncConnection) -> dict[str, int]:
     """Prompts by status, every status named; walks the whole narrow table."""
-    counted = select(prompt_states.c.status, func.count()).group_by(prompt_states.c.status)
-    found: dict[str, int] = {row[0]: row[1] for row in await connection.execute(counted)}
-    return {status.value: found.get(status.value, 0) for status in PromptStatus}
+    return await count_states(connection, true())
+
+
+async def count_states(connection: AsyncConnection, which: ColumnElement[bool]) -> dict[str, int]:
+    """Not by GROUP BY, for which SQLite sorts all rows in memory: 50 MB for a million."""
+    counted = (func.count().filter(prompt_states.c.status == each.value) for each in PromptStatus)
+    row = (await connection.execute(select(*counted).select_from(prompt_states).where(which))).one()
+    return {each.value: count for each, count in zip(PromptStatus, row, strict=True)}

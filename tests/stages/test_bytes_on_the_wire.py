@@ -1,9 +1,12 @@
 """Bodies reach the provider as the user wrote them; each answer belongs to its own question."""
 
+import json
 import re
 
 import pytest
 from rig import submit
+
+from orchestrator.store import queue
 
 BODIES = (
     '{"model":"m","zeta":1,"alpha":2,"messages":[{"role":"user","content":"x"}]}',
@@ -49,6 +52,26 @@ async def test_line_breaks_inside_a_body_become_spaces_and_nothing_else(start):
     await rig.submitted()
     (line,) = lines_sent(rig)
     assert b'"body":{   "model": "m",  "messages": [{"role": "user",  "content": "a\\nb"}] }}' in line
+
+
+@pytest.mark.sqlite
+async def test_prompts_whose_ids_lie_at_and_below_zero_are_sent(start):
+    rig = await start()
+    for prompt_id in (-(1 << 62), -1, 0, 7):
+        rig.ask(f"q{prompt_id}", id=prompt_id)
+    await rig.until_idle()
+    assert {*rig.statuses().values()} == {"done"}
+
+
+@pytest.mark.parametrize("page", [1, 7, 30, 31])
+async def test_a_file_is_read_in_pages_and_sent_in_order(start, monkeypatch, page):
+    monkeypatch.setattr("orchestrator.store.queue.PAGE_BYTES", 400)
+    monkeypatch.setattr("orchestrator.store.queue._LIST_NEXT_LINES", queue._LIST_NEXT_LINES.limit(page))
+    rig = await start(through_proxy=True)
+    asked = rig.ask_many(30)
+    await rig.submitted()
+    assert [json.loads(line)["custom_id"] for line in lines_sent(rig)] == asked
+    await rig.until_idle()
 
 
 async def test_a_thousand_answers_in_any_order_each_belong_to_their_question(start):

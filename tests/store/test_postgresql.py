@@ -323,14 +323,15 @@ async def test_a_custom_id_taken_between_look_and_insert_is_looked_for_again(use
 
 
 async def test_a_cancelled_caller_leaves_no_lock_and_no_half_transaction(user, daemon):
-    for _ in range(5):
+    for number in range(5):
         began = asyncio.Event()
+        insert = f"INSERT INTO prompts (prompt, priority) SELECT 'x', {number} FROM generate_series(1, 500)"
 
-        async def work(connection, began=began):
-            await connection.exec_driver_sql("INSERT INTO prompts (prompt) SELECT 'x' FROM generate_series(1, 500)")
+        async def work(connection, began=began, insert=insert, number=number):
+            await connection.exec_driver_sql(insert)
             began.set()
-            await connection.exec_driver_sql("UPDATE prompt_states SET waiting = 1")
-            await connection.exec_driver_sql("INSERT INTO prompts (prompt) SELECT 'x' FROM generate_series(1, 500)")
+            await connection.exec_driver_sql(f"UPDATE prompt_states SET waiting = 1 WHERE priority = {number}")
+            await connection.exec_driver_sql(insert)
 
         caller = asyncio.create_task(daemon.write(work))
         await began.wait()

@@ -30,6 +30,8 @@ from orchestrator.store.batches import (
     statuses,
     update_batch,
 )
+from orchestrator.store.failures import list_failure_groups
+from orchestrator.store.overview import count_by_tag, count_prompts
 from orchestrator.store.queue import (
     Admitted,
     Line,
@@ -40,9 +42,11 @@ from orchestrator.store.queue import (
     delete_orphans,
     list_batched_of_models,
     list_lines,
+    list_next_lines,
     list_ready,
     list_ready_lanes,
     list_unadmitted,
+    measure_batch,
     model_of,
     models_in,
     move_lines,
@@ -66,7 +70,7 @@ from orchestrator.store.replies import (
     record,
     with_members,
 )
-from orchestrator.store.reports import count_queued, is_idle, list_busy_providers, take_pulse
+from orchestrator.store.reports import count_by_status, count_queued, is_idle, list_busy_providers, take_pulse
 from orchestrator.store.retention import (
     list_expired,
     list_forgotten,
@@ -123,6 +127,10 @@ def claimed(where):
     return lambda c: claim_batches(c, where, Claim("me", 2 * NOW_MS, 2 * NOW_MS))
 
 
+def list_failures(connection):
+    return list_failure_groups(connection, None)
+
+
 CALLS = {
     "next_wake_ms": (next_wake_ms, {WAITING}),
     "wake_due": (lambda c: wake_due(c, NOW_MS), {WAITING, KEY}),
@@ -135,6 +143,8 @@ CALLS = {
     "take_into_batch": (lambda c: take_into_batch(c, 1, [Line(1, 10), Line(2, 10)]), {KEY}),
     "admit_again": (lambda c: admit_again(c, 1), {READY, KEY}),
     "list_lines": (lambda c: list_lines(c, 1), {BATCHED}),
+    "list_next_lines": (lambda c: list_next_lines(c, 1, 0), {BATCHED}),
+    "measure_batch": (lambda c: measure_batch(c, 1), {BATCHED}),
     "read_batched": (lambda c: read_batched(c, 1, 0, 999), {BATCHED, KEY}),
     "list_batched_of_models": (lambda c: list_batched_of_models(c, 1, ["m", "n"]), {BATCHED}),
     "models_in": (lambda c: models_in(c, 1), {BATCHED}),
@@ -196,11 +206,14 @@ def listening(database):
         event.remove(engine, "before_cursor_execute", hear)
 
 
+def plan_of(path, statement, values):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
 def walked(path, statement, values):
     """How the large tables are walked: (table, index), the index None for a walk over everything."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
-    steps = [STEP.match(line) for line in plan]
+    steps = [STEP.match(line) for line in plan_of(path, statement, values)]
     return [(found[2], found[3]) for found in steps if found and found[2] in LARGE]
 
 
@@ -223,6 +236,16 @@ async def test_each_statement_walks_its_index(filled, queue_file, name):
     assert statements
     steps = [step for sql, values in statements for step in walked(queue_file, sql, values)]
     assert {index for _table, index in steps} == indexes, steps
+
+
+@pytest.mark.parametrize("call", [count_by_status, count_prompts, count_by_tag, list_failures])
+async def test_what_walks_the_whole_queue_sorts_no_more_than_a_window(filled, queue_file, call):
+    """SQLite would sort all of it in memory: 50 MB for a million prompts."""
+    with listening(filled.database) as heard:
+        await filled.write(call)
+    sorts = [sql for sql, values in heard if any("TEMP B-TREE" in line for line in plan_of(queue_file, sql, values))]
+    assert all("LIMIT" in sql or "<=" in sql for sql in sorts)
+    assert bool(sorts) == (call in (count_by_tag, list_failures))
 
 
 @pytest.mark.parametrize("module", [queue, replies], ids=["queue", "replies"])
