@@ -63,9 +63,10 @@ async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> 
     from orchestrator.store.cancel import cancel, count_in, request_cancels  # noqa: PLC0415
     from orchestrator.store.home import require_here  # noqa: PLC0415
     from orchestrator.store.requeue import list_selected  # noqa: PLC0415
+    from orchestrator.store.windows import BEFORE_ALL  # noqa: PLC0415
 
     await database.read(require_here)
-    at_once = sent = after = 0
+    at_once, sent, after = 0, 0, BEFORE_ALL
     batches: set[int] = set()
     while page := await database.read(partial(list_selected, selection=selection, after_id=after)):
         done = await database.write(partial(cancel, prompt_ids=page, now_ms=int(time.time() * 1000)))

@@ -12,6 +12,7 @@ import msgspec
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.listing import AS_BYTES, RESULT_COLUMNS, Chosen, Page, read_results
 from orchestrator.store.overview import newest_prompt
+from orchestrator.store.windows import BEFORE_ALL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -61,7 +62,7 @@ async def export(
 
 async def _pages(database: Database, chosen: Chosen) -> AsyncIterator[Page]:
     """Page after page, each in a transaction of its own; fewer rows at a time where answers are large."""
-    after: int | None = 0
+    after: int | None = BEFORE_ALL
     limit = FIRST_PAGE_ROWS
     while after is not None:
         page = await database.read(partial(read_results, chosen=chosen, after_id=after, limit=limit))

@@ -51,10 +51,11 @@ async def _retry(database: Database, _loaded: Loaded, selection: Selection) -> t
     """How many were queued, and why custom_ids that were named were not."""
     from orchestrator.store.home import require_here  # noqa: PLC0415
     from orchestrator.store.requeue import list_selected, requeue, statuses_of  # noqa: PLC0415
+    from orchestrator.store.windows import BEFORE_ALL  # noqa: PLC0415
 
     await database.read(require_here)
     found = await database.read(partial(statuses_of, custom_ids=selection.custom_ids)) if selection.custom_ids else {}
-    queued = after = 0
+    queued, after = 0, BEFORE_ALL
     while page := await database.read(partial(list_selected, selection=selection, after_id=after)):
         queued += await database.write(partial(requeue, prompt_ids=page, statuses=selection.statuses))
         after = page[-1]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, and_, func, literal_column, select
+from sqlalchemy import Integer, and_, bindparam, func, literal_column, select
 
 from orchestrator.store.dialect import utf8
 from orchestrator.store.tables import prompt_states, prompts, replies
+from orchestrator.store.windows import windows
 
 if TYPE_CHECKING:
+    from sqlalchemy import Select
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 MESSAGE_CHARS = 300
@@ -30,20 +32,42 @@ class FailureGroup:
 
 
 async def list_failure_groups(connection: AsyncConnection, tag: str | None) -> list[FailureGroup]:
-    """Groups of failed prompts, the largest first; of one tag only where `tag` is given. Walks the failed prompts."""
+    """Groups of failed prompts, the largest first; of one tag only where `tag` is given. Walks the whole queue."""
+    statement, groups = _grouped(tag), dict[tuple[Any, ...], FailureGroup]()
+    async for after_id, last_id in windows(connection):
+        for row in await connection.execute(statement, {"after_id": after_id, "last_id": last_id}):
+            found = FailureGroup(*row)
+            reason = (found.fault, found.status_code, found.error_code, found.message)
+            groups[reason] = _merged(groups[reason], found) if reason in groups else found
+    return sorted(groups.values(), key=lambda group: -group.prompts)
+
+
+def _merged(known: FailureGroup, other: FailureGroup) -> FailureGroup:
+    batch_ids = [group.batch_id for group in (known, other) if group.batch_id is not None]
+    return replace(
+        known,
+        prompts=known.prompts + other.prompts,
+        custom_id=min(known.custom_id, other.custom_id),
+        batch_id=max(batch_ids, default=None),
+    )
+
+
+def _grouped(tag: str | None) -> Select[Any]:
+    """Within one window, in the order in which each reason came up first."""
     one, chars = (literal_column(str(number), Integer) for number in (1, MESSAGE_CHARS))  # not to differ by position
     message = func.substr(replies.c.error_message, one, chars)
     reason = (replies.c.fault, replies.c.status_code, replies.c.error_code, message)
+    in_window = and_(
+        prompt_states.c.prompt_id > bindparam("after_id"), prompt_states.c.prompt_id <= bindparam("last_id")
+    )
     last = and_(replies.c.prompt_id == prompt_states.c.prompt_id, replies.c.seq == prompt_states.c.replies)
     grouped = (
         select(func.count(), *reason, func.min(prompts.c.custom_id), func.max(replies.c.batch_id))
         .select_from(prompt_states)
         .join(prompts, prompts.c.id == prompt_states.c.prompt_id)
         .outerjoin(replies, last)
-        .where(prompt_states.c.status == "failed")
+        .where(prompt_states.c.status == "failed", in_window)
         .group_by(*reason)
-        .order_by(func.count().desc(), func.min(prompts.c.id))
+        .order_by(func.min(prompts.c.id))
     )
-    if tag is not None:
-        grouped = grouped.where(utf8(prompts.c.tag) == tag.encode())
-    return [FailureGroup(*row) for row in await connection.execute(grouped)]
+    return grouped if tag is None else grouped.where(utf8(prompts.c.tag) == tag.encode())

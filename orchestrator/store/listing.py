@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, func, select, table
+from sqlalchemy import column, select, table
 
 from orchestrator.store.dialect import utc_text, utf8
-from orchestrator.store.tables import prompts
+from orchestrator.store.windows import last_of_next
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,8 +76,7 @@ async def read_results(connection: AsyncConnection, chosen: Chosen, after_id: in
 
     A page may hold fewer, or none, before the last: it looks at no more than WINDOW_ROWS prompts.
     """
-    seen = select(prompts.c.id).where(prompts.c.id > after_id).order_by(prompts.c.id).limit(WINDOW_ROWS).subquery()
-    last = (await connection.execute(select(func.max(seen.c.id)))).scalar_one_or_none()
+    last = await last_of_next(connection, after_id, WINDOW_ROWS)
     if last is None:
         return Page([], None)
     found = chosen_only(select(*SHOWN).where(results_view.c.id > after_id, results_view.c.id <= last), chosen)

@@ -99,6 +99,12 @@ def test_more_prompts_than_one_transaction_takes_are_all_cancelled(command, queu
     assert set(queue.statuses().values()) == {"cancelled"}
 
 
+def test_ids_that_users_chose_may_lie_at_and_below_zero(command, queue):
+    for number, prompt_id in enumerate((-7, 0, 1)):
+        queue.add(f"q-{number}", id=prompt_id)
+    assert command("cancel", "--all", "--json").json["cancelled"] == 3
+
+
 def test_a_pipe_is_told_what_ended_what_is_recalled_and_what_is_not(command, running):
     assert command("cancel", "--tag", "a").out.splitlines() == [
         "2 cancelled: nothing was sent for them",

@@ -41,6 +41,12 @@ def test_groups_come_by_reason_the_largest_first_with_an_example(command, failed
     }
 
 
+def test_groups_reach_over_windows_of_the_queue(command, failed, monkeypatch):
+    at_once = command("failures", "--json").out
+    monkeypatch.setattr("orchestrator.store.windows.WINDOW_ROWS", 2)
+    assert command("failures", "--json").out == at_once
+
+
 def test_a_tag_narrows(command, failed):
     groups = command("failures", "--tag", "b", "--json").json["failures"]
     assert [(group["prompts"], group["custom_id"]) for group in groups] == [(1, "q-3")]

@@ -182,6 +182,12 @@ def test_few_results_among_many_prompts_are_read_in_short_transactions(queue, co
     assert ids(command("results", "--status", "done")) == ["q-0", "q-9", "q-10", "q-94"]
 
 
+def test_ids_that_users_chose_may_lie_at_and_below_zero(command, queue):
+    for number, prompt_id in enumerate((-(1 << 62), -1, 0, 1)):
+        queue.add(f"q-{number}", id=prompt_id)
+    assert ids(command("results")) == ["q-0", "q-1", "q-2", "q-3"]
+
+
 def test_a_reader_that_stops_early_is_no_error(process, queue):
     values = ", ".join(f"('q-{at}', 'p')" for at in range(3000))
     queue.sql(f"INSERT INTO prompts (custom_id, prompt) VALUES {values}")

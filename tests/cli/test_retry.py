@@ -90,6 +90,13 @@ def test_more_prompts_than_one_transaction_takes_are_all_queued(command, queue):
     assert set(queue.statuses().values()) == {"queued"}
 
 
+def test_ids_that_users_chose_may_lie_at_and_below_zero(command, queue):
+    for number, prompt_id in enumerate((-7, 0, 1)):
+        queue.add(f"q-{number}", id=prompt_id)
+        queue.end(f"q-{number}", "failed", fault="server")
+    assert command("retry", "--all", "--json").json["queued"] == 3
+
+
 def test_a_prompt_that_fails_again_meanwhile_is_not_retried_for_ever(process, ended):
     ended.sql(
         "CREATE TRIGGER failing AFTER UPDATE OF status ON prompt_states WHEN NEW.status = 'queued' BEGIN"

@@ -54,6 +54,12 @@ def test_json_tells_prompts_by_status_and_tag(command, busy):
     assert told["database"] == "sqlite:///orchestrator.db"
 
 
+def test_tags_are_counted_over_windows_of_the_queue(command, busy, monkeypatch):
+    monkeypatch.setattr("orchestrator.store.windows.WINDOW_ROWS", 3)
+    tags = [(each["tag"], sum(each[status] for status in COUNTS)) for each in command("status", "--json").json["tags"]]
+    assert tags == [(None, 1), ("a", 2), ("b", 1)]
+
+
 def test_a_row_that_was_replaced_counts_once(command, busy):
     """`INSERT OR REPLACE` fires no delete trigger: the old row's state stays behind."""
     busy.sql("INSERT OR REPLACE INTO prompts (custom_id, prompt) VALUES ('q-1', 'Rather this?')")
