@@ -176,15 +176,17 @@ class Splitter:
         """Yield each line that `chunk` completes, without its newline."""
         first, *rest = chunk.split(b"\n")
         self._hold(first)
-        for piece in rest:
-            line = self._take()
-            if line:
-                yield line
-            self._hold(piece)
+        yield from filter(None, map(self._next, rest))
 
     def tail(self) -> bytes | Overlong:
         """What stands after the last newline: empty when the download ended where it should (F29)."""
         return self._take()
+
+    def _next(self, piece: bytes) -> bytes | Overlong:
+        """The line that ended, `piece` being the beginning of another. No variable keeps it: it may have megabytes."""
+        line = self._take()
+        self._hold(piece)
+        return line
 
     def _hold(self, piece: bytes) -> None:
         if self._dropped or self._held + len(piece) > self._max_bytes:

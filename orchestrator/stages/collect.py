@@ -171,8 +171,8 @@ class _Reader:
         splitter = Splitter(self._context.config.collection.max_line_bytes)
         try:
             async for data in content.chunks():
-                for line in splitter.feed(data):
-                    if self._take(line):
+                for is_enough in map(self._take, splitter.feed(data)):
+                    if is_enough:
                         await self._store()
         except ProviderError as error:
             await self._store()
