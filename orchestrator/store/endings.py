@@ -1,4 +1,7 @@
-"""Prompts as they end. No index has the order of ending, so answers and failures are found by their newest replies."""
+"""Prompts as they end: those that have by the time of their end, a page at a time; later ones by their newest replies.
+
+An end is stamped before it is committed, so that a later look by time could miss it.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, bindparam, func, or_, select, text, tuple_
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.listing import SHOWN, Chosen, chosen_only, results_view
+from orchestrator.store.tables import ENDED as HAS_ENDED
 from orchestrator.store.tables import prompt_states, replies
+from orchestrator.store.windows import BEFORE_ALL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +36,13 @@ SHARE = 20
 End = tuple[int, int]
 """When a prompt ended, in Unix milliseconds, and its id: another end of the same prompt is another pair."""
 
-_END = (func.coalesce(prompt_states.c.finished_at_ms, 0), prompt_states.c.prompt_id)
+_END = (prompt_states.c.finished_at_ms, prompt_states.c.prompt_id)
+
+Place = tuple[int, str, int]
+"""Of an end among all of them, as the index has it: when, the status, and the id."""
+
+_PLACE = (prompt_states.c.finished_at_ms, prompt_states.c.status, prompt_states.c.prompt_id)
+BEFORE_ALL_ENDS: Place = (0, "", BEFORE_ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +53,38 @@ class Replied:
     newest_reply: int
 
 
-async def list_ended(connection: AsyncConnection) -> list[End]:
-    """Every prompt that has ended, in the order of ending; walks all of them."""
-    found = select(*_END).where(prompt_states.c.status.in_(ENDED)).order_by(*_END)
-    return [(row[0], row[1]) for row in await connection.execute(found)]
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What had ended when a watch began: up to this place, by no later reply."""
+
+    last: Place
+    newest_reply: int
+
+
+_LAST_REPLY = and_(replies.c.prompt_id == prompt_states.c.prompt_id, replies.c.seq == prompt_states.c.replies)
+_LIST_EARLIER = (
+    select(*_PLACE)
+    .outerjoin(replies, _LAST_REPLY)
+    .where(
+        text(f"prompt_states.{HAS_ENDED}"),
+        tuple_(*_PLACE) > tuple_(bindparam("after_ms"), bindparam("after_status"), bindparam("after_id")),
+        tuple_(*_PLACE) <= tuple_(bindparam("last_ms"), bindparam("last_status"), bindparam("last_id")),
+        or_(replies.c.id.is_(None), replies.c.id <= bindparam("newest_reply")),
+    )
+    .order_by(*_PLACE)
+    .limit(bindparam("count"))
+)
+
+
+async def list_earlier(connection: AsyncConnection, earlier: Earlier, after: Place, count: int) -> list[Place]:
+    """The next prompts that had ended, and have not ended anew since, in the order of ending."""
+    given = {
+        **dict(zip(("after_ms", "after_status", "after_id"), after, strict=True)),
+        **dict(zip(("last_ms", "last_status", "last_id"), earlier.last, strict=True)),
+        "newest_reply": earlier.newest_reply,
+        "count": count,
+    }
+    return [(row[0], row[1], row[2]) for row in await connection.execute(_LIST_EARLIER, given)]
 
 
 async def list_replied(connection: AsyncConnection, after_reply: int) -> Replied:
@@ -79,8 +118,9 @@ async def read_ended(
 
 @dataclass(slots=True)
 class Watch:
-    """How far the looks have come. `seen` holds the ends that the next look may find again."""
+    """How far the looks have come. `seen` holds the ends that the next look may find again, none before `since_ms`."""
 
+    since_ms: int = 0
     newest_reply: int = sys.maxsize
     seen: set[End] = field(default_factory=set)
     cancelled: list[End] = field(default_factory=list)
@@ -88,10 +128,13 @@ class Watch:
     walk_due_at: float = 0.0
 
 
-async def begin(connection: AsyncConnection, watch: Watch) -> list[End]:
-    """All that has ended so far, on one snapshot with what the looks after it start from."""
+async def begin(connection: AsyncConnection, watch: Watch) -> Earlier:
+    """What has ended so far, on one snapshot with what the looks after it start from."""
+    watch.since_ms = int((time.time() - OVERLAP_SECONDS) * 1000)
     await look(connection, watch)
-    return await list_ended(connection)
+    newest = select(*_PLACE).where(text(HAS_ENDED)).order_by(*(column.desc() for column in _PLACE)).limit(1)
+    last = (await connection.execute(newest)).one_or_none()
+    return Earlier(BEFORE_ALL_ENDS if last is None else (last[0], last[1], last[2]), watch.newest_reply)
 
 
 async def look(connection: AsyncConnection, watch: Watch) -> list[End]:

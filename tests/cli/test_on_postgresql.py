@@ -77,6 +77,15 @@ def test_failed_prompts_are_grouped_queued_again_and_cancelled(command, address)
     assert [tuple(row) for row in found] == [("a", "cancelled"), ("b", "failed")]
 
 
+def test_what_had_ended_is_followed_in_the_order_of_ending(command, address, process):
+    enqueued(command, *({"custom_id": f"q-{number}", "prompt": "x"} for number in range(50)))
+    sql(address, "UPDATE prompt_states SET status = 'failed', finished_at_ms = 100 - prompt_id WHERE prompt_id > 25")
+    sql(address, "UPDATE prompt_states SET status = 'cancelled' WHERE prompt_id <= 25")
+    following = process("results", "--follow")
+    found = [json.loads(following.stdout.readline())["custom_id"] for _ in range(50)]
+    assert found == [f"q-{number}" for number in [*range(49, 24, -1), *range(25)]]
+
+
 def test_batches_are_listed_with_their_times(command, address):
     sql(address, "INSERT INTO lanes (provider, endpoint, completion_window, model) VALUES ('p', '/v1', '24h', 'm')")
     sql(

@@ -83,6 +83,18 @@ def test_those_that_have_ended_come_first_in_the_order_of_ending(queue, follow):
     assert following.ids(4)[-1] == "q-4"
 
 
+def test_many_that_ended_at_one_moment_come_once_each(queue, follow):
+    values = ", ".join(f"('q-{at}', 'p')" for at in range(100))
+    queue.sql(f"INSERT INTO prompts (custom_id, prompt) VALUES {values}")
+    queue.sql("UPDATE prompt_states SET status = 'cancelled' WHERE prompt_id <= 70")
+    assert len(queue.sql("SELECT DISTINCT finished_at_ms FROM prompt_states")) == 2
+    for at in range(70, 100):
+        end(queue, f"q-{at}", at_ms=1000)
+    following = follow()
+    assert following.ids(100) == [f"q-{at}" for at in [*range(70, 100), *range(70)]]
+    assert following.stop()[1] == "stopped: 100 results printed\n"
+
+
 def test_each_way_to_end_is_printed_once(queue, follow):
     for number in (1, 2, 3, 4):
         queue.add(f"q-{number}")

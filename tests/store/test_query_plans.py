@@ -30,6 +30,7 @@ from orchestrator.store.batches import (
     statuses,
     update_batch,
 )
+from orchestrator.store.endings import BEFORE_ALL_ENDS, Earlier, list_earlier
 from orchestrator.store.failures import list_failure_groups
 from orchestrator.store.overview import count_by_tag, count_prompts
 from orchestrator.store.queue import (
@@ -131,7 +132,12 @@ def list_failures(connection):
     return list_failure_groups(connection, None)
 
 
+def first_that_ended(connection):
+    return list_earlier(connection, Earlier((NOW_MS, "done", 1 << 62), 1 << 62), BEFORE_ALL_ENDS, 1000)
+
+
 CALLS = {
+    "list_earlier": (first_that_ended, {ENDED, REPLIES}),
     "next_wake_ms": (next_wake_ms, {WAITING}),
     "wake_due": (lambda c: wake_due(c, NOW_MS), {WAITING, KEY}),
     "list_unadmitted": (list_unadmitted, {UNADMITTED}),
@@ -238,7 +244,7 @@ async def test_each_statement_walks_its_index(filled, queue_file, name):
     assert {index for _table, index in steps} == indexes, steps
 
 
-@pytest.mark.parametrize("call", [count_by_status, count_prompts, count_by_tag, list_failures])
+@pytest.mark.parametrize("call", [count_by_status, count_prompts, count_by_tag, list_failures, first_that_ended])
 async def test_what_walks_the_whole_queue_sorts_no_more_than_a_window(filled, queue_file, call):
     """SQLite would sort all of it in memory: 50 MB for a million prompts."""
     with listening(filled.database) as heard:
