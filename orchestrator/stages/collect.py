@@ -8,10 +8,10 @@ changes nothing. Resuming overlaps a little, since a provider may insert late li
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from orchestrator.context import Context, Tick
 from orchestrator.core.lines import Overlong, Reply, Splitter, parse_reply
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from orchestrator.api.client import Client, Content
 
-CHUNK_LINES = 1500
+CHUNK_LINES = 1000
 CHUNK_BYTES = 2 << 20
 RETRY_BASE_SECONDS = 5.0
 FILE_GONE_TRIES = 6
@@ -93,6 +93,14 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.faults += other.faults
         self.account_reason = other.account_reason or self.account_reason
+
+
+class Judged(NamedTuple):
+    """A line by its number in the file: whose it is, and what it means."""
+
+    position: int
+    custom_id: str | None
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,7 @@ class _Reader:
         self._position = skip
         self._tally = tally
         self._wanted_from = wanted_from
-        self._chunk = deque[tuple[int, bytes | Overlong]]()
+        self._chunk = list[Judged]()
         self._held = 0
 
     async def read(self, content: Content) -> ProviderError | None:
@@ -186,13 +194,13 @@ class _Reader:
         return Torn(f"{self._cursor.file} file: the download ends within a line") if torn else None
 
     def _take(self, line: bytes | Overlong) -> bool:
-        """True when so much is held that it is to be stored."""
+        """Judge a line at once, outside the transaction; True when so much is held that it is to be stored."""
         if not self._tally.lines:
             self._note_first(line)
         self._tally.lines += 1
         self._position += 1
         if self._position > self._wanted_from:
-            self._chunk.append((self._position, line))
+            self._chunk.append(_judged(self._position, line))
             self._held += len(line) if isinstance(line, bytes) else len(line.head)
         return len(self._chunk) >= CHUNK_LINES or self._held >= CHUNK_BYTES
 
@@ -208,12 +216,11 @@ class _Reader:
     async def _store(self) -> None:
         if not self._chunk:
             return
-        chunk, self._chunk, self._held = self._chunk, deque(), 0
-        reached = max(self._cursor.lines, chunk[-1][0])
+        judged, self._chunk, self._held = self._chunk, [], 0
         stored = await self._context.database.write(
-            partial(_store_chunk, context=self._context, batch=self._batch, cursor=self._cursor, chunk=chunk)
+            partial(_store_chunk, context=self._context, batch=self._batch, cursor=self._cursor, judged=judged)
         )
-        self._cursor.lines = reached
+        self._cursor.lines = max(self._cursor.lines, judged[-1].position)
         self._tally.add(stored)
 
 
@@ -225,10 +232,9 @@ async def _store_chunk(
     context: Context,
     batch: Batch,
     cursor: Cursor,
-    chunk: deque[tuple[int, bytes | Overlong]],
+    judged: Sequence[Judged],
 ) -> Tally:
-    """Judge a chunk of lines, emptying it, and write rows, states, counts and cursor in one transaction."""
-    judged = [_judged(*chunk.popleft()) for _ in range(len(chunk))]
+    """Write rows, states, counts and cursor of a chunk in one transaction."""
     tally, lost = Tally(), list[Outcome]()
     named = [custom_id for _, custom_id, _ in judged if custom_id is not None]
     members = await find_members(connection, list(dict.fromkeys(named)))
@@ -248,14 +254,13 @@ async def _store_chunk(
     await record(connection, await _late(connection, context, batch, others, tally), now_ms)
     await keep_unreadable(connection, batch.id, lost, now_ms)
     _count(ours, tally)
-    await _write_counts(connection, batch, cursor, judged[-1][0], tally, len(lost))
+    await _write_counts(connection, batch, cursor, judged[-1].position, tally, len(lost))
     return tally
 
 
-def _judged(position: int, line: bytes | Overlong) -> tuple[int, str | None, Outcome]:
-    """Whose line it is and what it means; one line at a time, while it is in the processor's cache."""
+def _judged(position: int, line: bytes | Overlong) -> Judged:
     reply = parse_reply(line)
-    return position, reply.custom_id, judge(reply)
+    return Judged(position, reply.custom_id, judge(reply))
 
 
 def _count_nameless(outcome: Outcome, tally: Tally, lost: list[Outcome], *, is_new: bool) -> None:
