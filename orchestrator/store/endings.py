@@ -36,7 +36,7 @@ SHARE = 20
 End = tuple[int, int]
 """When a prompt ended, in Unix milliseconds, and its id: another end of the same prompt is another pair."""
 
-_END = (prompt_states.c.finished_at_ms, prompt_states.c.prompt_id)
+_END = (func.coalesce(prompt_states.c.finished_at_ms, 0), prompt_states.c.prompt_id)
 
 Place = tuple[int, str, int]
 """Of an end among all of them, as the index has it: when, the status, and the id."""
