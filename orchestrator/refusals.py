@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.model import Batch, BatchStatus, Fault
 from orchestrator.core.outcomes import Outcome
 from orchestrator.recording import refused
-from orchestrator.store.batches import insert_sealed, move_batch
+from orchestrator.store.batches import get_batch, insert_sealed, move_batch
 from orchestrator.store.providers import get_provider_state, update_provider
 from orchestrator.store.queue import list_batched_of_models, list_lines, model_of, models_in, move_lines, return_lines
 from orchestrator.store.replies import get_members, record
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from orchestrator.context import Context
     from orchestrator.errors import Rejected
+    from orchestrator.store.queue import Line
 
 FORBIDDEN, TOO_LARGE = 403, 413
 MARGIN = 0.99
@@ -38,6 +39,9 @@ async def refuse(context: Context, batch: Batch, error: Rejected) -> bool:
     """Act on a definite refusal of this batch; True when it can be sent again at once, False when it is dissolved."""
     lines = await context.database.read(partial(list_lines, batch_id=batch.id))
     message = str(error)
+    if error.line is not None and not await _are_as_sent(context, batch, lines):
+        await context.database.write(partial(_send_rest, context=context, batch=batch, left=len(lines)))
+        return bool(lines)
     if _too_big(error) and len(lines) > 1:
         await _lower_limit(context, batch, message, len(lines), sum(line.nbytes for line in lines))
         return False
@@ -46,6 +50,12 @@ async def refuse(context: Context, batch: Batch, error: Rejected) -> bool:
         return await _drop(context, batch, error, blamed, left=len(lines) - len(blamed))
     await _halve(context, batch, message, [line.prompt_id for line in lines])
     return True
+
+
+async def _are_as_sent(context: Context, batch: Batch, lines: Sequence[Line]) -> bool:
+    """A late success may have taken a line out of the batch meanwhile: then numbers count other lines (F30)."""
+    sent = await context.database.read(partial(get_batch, batch_id=batch.id))
+    return sum(line.nbytes for line in lines) == sent.nbytes
 
 
 def _too_big(error: Rejected) -> bool:

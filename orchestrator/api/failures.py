@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from orchestrator.core.account import is_about_account
 from orchestrator.core.remote import parse_object
 from orchestrator.errors import (
     AccountBlocked,
@@ -33,9 +34,8 @@ LONGEST_WAIT_SECONDS = 24 * 3600.0
 _LINE = re.compile(r"\bline\s*:?\s*#?(\d{1,9})\b", re.IGNORECASE)
 _NO_FILE_YET = re.compile(r"cannot find file|input file not found|file with id .* not found", re.IGNORECASE)
 _NOT_FROM_THE_API = re.compile(rb"\s*<|.{0,40}failed to read multipart", re.IGNORECASE)
-_ACCOUNT_429 = re.compile(r"unverified|insufficient_quota|billing|spend|credit", re.IGNORECASE)
+_UNVERIFIED = re.compile(r"\bunverified\b", re.IGNORECASE)
 _ACCOUNT_400 = re.compile(r"\b(billing_hard_limit_reached|billing_not_active|insufficient_quota)\b")
-_ADDRESS = re.compile(r"https?://\S+")
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError)
 
 FORBIDDEN, NOT_FOUND, TOO_LARGE, TOO_MANY, UNAVAILABLE = 403, 404, 413, 429, 503
@@ -64,7 +64,7 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     message = f"{call}: {status} {said(body)}"
     wait = retry_after_seconds(headers, body)
     if status == TOO_MANY:
-        blocked = _ACCOUNT_429.search(_ADDRESS.sub("", message))  # rate limits end in advice on a bigger account
+        blocked = is_about_account(message) or _UNVERIFIED.search(message)
         return (
             AccountBlocked(message, status=status)
             if blocked

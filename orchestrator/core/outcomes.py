@@ -6,11 +6,11 @@ Which file the line stands in, the counts and the batch's status are hints and p
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import msgspec
 
+from orchestrator.core.account import is_about_account
 from orchestrator.core.lines import Reply, Unreadable, mend_surrogates
 from orchestrator.core.model import Fault
 
@@ -18,18 +18,6 @@ MESSAGE_CHARS = 2000
 """Longest error message that is stored; the response keeps the whole."""
 
 _REFUSED_CODES = ("content_filter", "content_policy", "responsibleai", "safety", "moderation")
-_ACCOUNT_WORDS = (
-    "insufficient_quota",
-    "insufficient quota",
-    "billing",
-    "spend_cap",
-    "spending cap",
-    "credit balance",
-    "balance too low",
-    "insufficient credit",
-    "insufficient_funds",
-)
-_ADDRESS = re.compile(r"https?://\S+")
 _FAULT_OF_STATUS = {
     401: Fault.ACCOUNT,
     402: Fault.ACCOUNT,
@@ -103,7 +91,7 @@ def silence(fault: Fault, message: str) -> Outcome:
 
 def rejected_file(code: str | None, message: str | None) -> Outcome:
     """The outcome of each line of a file that the provider rejected whole, naming no line: none of them ran (F22)."""
-    fault = Fault.ACCOUNT if _about_account(f"{code or ''} {message or ''}") else Fault.MISSING
+    fault = Fault.ACCOUNT if is_about_account(f"{code or ''} {message or ''}") else Fault.MISSING
     return Outcome(fault, error_code=_clip(code), error_message=_clip(message))
 
 
@@ -192,10 +180,15 @@ def _answer(body: dict[str, Any]) -> str | None:
     if isinstance(choices, list):
         return (_choice_text(choices[0]) or None) if choices else None
     if isinstance(body.get("output"), list):
-        return _joined(_parts_text(item.get("content")) for item in body["output"] if isinstance(item, dict))
+        return _joined(_parts_text(item.get("content")) for item in body["output"] if _is_message(item))
     if isinstance(body.get("content"), list | str):
         return _parts_text(body["content"])
     return None
+
+
+def _is_message(item: object) -> bool:
+    """Other items are what the model thought, and the tools it called."""
+    return isinstance(item, dict) and item.get("type", "message") == "message"
 
 
 def _choice_text(choice: object) -> str | None:
@@ -294,17 +287,11 @@ def _read_reason(reason: dict[str, Any], status: int | None) -> _Complaint:
     return _Complaint(_status_of(details) or told.status or status, told.code or reason["type"], message)
 
 
-def _about_account(text: str) -> bool:
-    """Addresses are left out: advice on a bigger account stands below rate limits too."""
-    words = _ADDRESS.sub("", text).lower()
-    return any(word in words for word in _ACCOUNT_WORDS)
-
-
 def _fault(complaint: _Complaint) -> Fault:
     words = f"{complaint.code or ''} {complaint.message or ''}"
     status = complaint.status
     says_nothing = status is None or status < 300  # noqa: PLR2004
-    if (says_nothing or status in (400, 402, 403, 429)) and _about_account(words):
+    if (says_nothing or status in (400, 402, 403, 429)) and is_about_account(words):
         return Fault.ACCOUNT
     code = (complaint.code or "").lower()
     if any(word in code for word in _REFUSED_CODES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ OUTPUT_ID_SECONDS = 6 * 3600
 
 They are paid for: resending its lines would pay for them again.
 """
+
+_WINDOW = re.compile(r"(\d{1,6})([mhd])")
+_UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class Step(Enum):
@@ -107,7 +111,18 @@ def _overdue(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int,
 
 
 def _expires_at_ms(batch: Batch, remote: RemoteBatch) -> int | None:
-    """When the window ends by our clock, which need not agree with the provider's (F39)."""
+    """When the window ends by our clock, which need not agree with the provider's (F39).
+
+    A provider that names no end is taken by the window it was asked for (F13), if that is a length of time.
+    """
+    if remote.expires_at_ms is None and batch.submitted_at_ms is not None:
+        length_ms = _length_ms(batch.lane.completion_window)
+        return None if length_ms is None else batch.submitted_at_ms + length_ms
     if remote.expires_at_ms is None or remote.created_at_ms is None or batch.submitted_at_ms is None:
         return remote.expires_at_ms
     return batch.submitted_at_ms + remote.expires_at_ms - remote.created_at_ms
+
+
+def _length_ms(window: str) -> int | None:
+    found = _WINDOW.fullmatch(window)
+    return int(found[1]) * _UNIT_MS[found[2]] if found else None

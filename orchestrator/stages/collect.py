@@ -49,7 +49,7 @@ CHUNK_LINES = 1000
 CHUNK_BYTES = 2 << 20
 RETRY_BASE_SECONDS = 5.0
 FILE_GONE_TRIES = 6
-"""Times a finished batch's file must be missing, over minutes, before its lines count as lost (F33)."""
+"""Times in a row, over minutes, that a finished batch's file must be missing before its lines count as lost (F33)."""
 
 
 class Torn(ReplyLost):
@@ -174,7 +174,8 @@ class _Reader:
     async def read(self, content: Content) -> ProviderError | None:
         """Store every complete line, also those before a break; an incomplete last line is dropped (F29).
 
-        A finished batch's file that ends within a line broke on its way, however well the download ended.
+        A finished batch's file that ends within a new line broke on its way, however well the download ended. If it
+        does so again and again, also when it is read anew, then that is how the line stands there.
         """
         splitter = Splitter(self._context.config.collection.max_line_bytes)
         try:
@@ -187,10 +188,11 @@ class _Reader:
             return error
         tail = splitter.tail()
         whole = isinstance(tail, bytes) and isinstance(parse_reply(tail), Reply)
-        if whole:
+        stands_so = self._position + 1 == self._cursor.lines or (self._batch.reread and _is_last_look(self._batch))
+        if whole or (tail and stands_so):
             self._take(tail)
         await self._store()
-        torn = tail and not whole and self._batch.status is BatchStatus.ENDED
+        torn = tail and not whole and not stands_so and self._batch.status is BatchStatus.ENDED
         return Torn(f"{self._cursor.file} file: the download ends within a line") if torn else None
 
     def _take(self, line: bytes | Overlong) -> bool:
@@ -371,10 +373,11 @@ async def _resume(context: Context, batch: Batch) -> None:
 async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: ProviderError) -> bool:
     """Note a broken download and when to go on; True when the file is gone for good and must be done without.
 
-    A running batch is polled in between: it may end meanwhile, and only then can a file be given up.
+    A running batch is polled in between: it may end meanwhile, and only then can a file be given up. Only what is seen
+    in a row counts: in an outage the same call fails in several ways, and 404 is one of them (doubleword-api 5).
     """
-    tries = batch.tries + 1
-    if isinstance(error, NotFound | Torn) and batch.status is BatchStatus.ENDED and tries >= FILE_GONE_TRIES:
+    tries, is_missing = batch.tries + 1, isinstance(error, NotFound | Torn) and batch.status is BatchStatus.ENDED
+    if is_missing and _is_last_look(batch):
         if isinstance(error, NotFound):
             tell("collect.file_gone", batch=batch.id, key=batch.key, file=cursor.file)
         return True
@@ -385,6 +388,7 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
         partial(
             update_batch, batch=batch, tries=tries, next_try_at_ms=context.in_ms(pause), last_error=str(error),
             last_error_at_ms=context.now_ms(), collect_due=batch.status is BatchStatus.ENDED,
+            empty_looks=batch.empty_looks + 1 if is_missing else 0,
         )
     )  # fmt: skip
     others = left_out(context, "collect.failed", batch, tries)
@@ -396,11 +400,15 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
     return False
 
 
+def _is_last_look(batch: Batch) -> bool:
+    return batch.empty_looks + 1 >= FILE_GONE_TRIES
+
+
 async def _note_read(context: Context, batch: Batch, news: int) -> None:
     """Both files are read to their present end: on with the next poll, or with settling."""
     left = await context.database.read(partial(count_members, batch_id=batch.id))
     running = batch.status is BatchStatus.SUBMITTED and left
-    values: dict[str, Any] = {"collect_due": False, "tries": 0, "reread": False}
+    values: dict[str, Any] = {"collect_due": False, "tries": 0, "empty_looks": 0, "reread": False}
     values["next_try_at_ms"] = context.next_poll_ms() if running else context.now_ms()
     if batch.reread:
         values["reread_news"] = news

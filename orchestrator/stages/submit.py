@@ -254,8 +254,8 @@ async def _replace(context: Context, client: Client, batch: Batch) -> bool:
         require_lease(context, batch)
         await client.delete_batch(remote_id)
     except NotFound:
-        if batch.empty_looks + 1 < FILE_LOOKS:
-            return await _looked_in_vain(context, batch, "deleted batch", FILE_LOOKS, BatchStatus.REPLACING)
+        if not await _is_gone(context, client, batch):
+            return False
     except ProviderError as error:
         return await _look_failed(context, batch, error)
     abandoned = f"{batch.abandoned_remote_ids} {remote_id}".strip()
@@ -265,6 +265,25 @@ async def _replace(context: Context, client: Client, batch: Batch) -> bool:
     )  # fmt: skip
     tell("submit.replaced", batch=batch.id, key=batch.key, remote_batch_id=remote_id)
     return True
+
+
+async def _is_gone(context: Context, client: Client, batch: Batch) -> bool:
+    """A 404 proves no absence (trap 3): it takes as many in a row as before a creation is repeated, and a listing."""
+    needed, remote_id = context.config.submission.adopt_checks, batch.remote_batch_id
+    if batch.empty_looks + 1 < needed:
+        await _looked_in_vain(context, batch, "deleted batch", needed, BatchStatus.REPLACING)
+        return False
+    if not client.provider.searchable_batches:
+        return True
+    try:
+        listed = await client.find_batches(batch.key, context.seconds_since(batch.created_at_ms))
+    except ProviderError as error:
+        return await _look_failed(context, batch, error)
+    if remote_id not in {remote.id for remote in listed}:
+        return True
+    reason = f"GET /batches/{remote_id}: 404, and yet it is listed"
+    await _delay(context, batch, reason, _pause(context, batch, 0))
+    return False
 
 
 # ---------------------------------------------------------------- when a call fails

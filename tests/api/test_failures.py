@@ -63,6 +63,8 @@ async def test_the_sandboxs_statuses_arrive_as_these_exceptions(wire, status):
         (429, b'{"error":{"code":"insufficient_quota","message":"You exceeded your quota"}}', AccountBlocked),
         (429, b'{"error":"too_many_requests","message":"Unverified accounts may send 1000"}', AccountBlocked),
         (429, b'{"error":"too_many_requests","message":"Insufficient capacity for 1h window"}', Throttled),
+        (429, b'{"error":"too_many_requests","message":"No capacity for acme/credit-scorer: suspended"}', Throttled),
+        (429, b"Monthly spend limit reached", AccountBlocked),
         (400, b"<html><h1>400 Bad Request</h1></html>", ReplyLost),
         (404, b"<html><h1>404 Not Found</h1></html>", ReplyLost),
         (413, b"<html><h1>413 Request Entity Too Large</h1></html>", Rejected),

@@ -106,6 +106,13 @@ def test_silence_has_a_fault_and_says_so(fault):
         ("insufficient_quota", None, Fault.ACCOUNT),
         (None, "Your credit balance is too low", Fault.ACCOUNT),
         (None, "slow down, see https://example.com/account/billing", Fault.MISSING),
+        (None, "Billing hard limit has been reached", Fault.ACCOUNT),
+        ("billing_not_active", "Your account is not active", Fault.ACCOUNT),
+        (None, "You've exceeded your current quota, please check it's paid", Fault.ACCOUNT),
+        (None, "Invalid schema for response_format 'billing_record'", Fault.MISSING),
+        (None, "tool `insufficient_funds` is not defined", Fault.MISSING),
+        (None, 'Input should be a string, input: "my credit balance is low"', Fault.MISSING),
+        (None, "Insufficient capacity for acme/credit-scorer", Fault.MISSING),
     ],
 )
 def test_a_file_rejected_whole_costs_its_lines_nothing_and_keeps_the_reason(code, message, fault):
@@ -159,6 +166,7 @@ def test_a_chat_answer_is_read_whole():
                 "status": "completed",
                 "output": [
                     {"type": "reasoning", "content": None},
+                    {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Let me think."}]},
                     {"type": "message", "content": [{"type": "output_text", "text": "one "}]},
                     {"type": "message", "content": [{"type": "output_text", "text": "two"}, {"refusal": "!"}]},
                     "odd",

@@ -77,6 +77,12 @@ def remote(status, **values):
         ({}, remote("in_progress", expires_at_ms=NOW_MS - 2 * HOUR_MS - 1), PATIENCE, Step.CANCEL),
         ({}, remote("in_progress", expires_at_ms=NOW_MS - 2 * HOUR_MS - 1), KEPT, Step.CANCEL),
         ({}, remote("in_progress", expires_at_ms=0), ENDLESS, Step.WAIT),
+        # overdue by the window it was asked for, where the provider names no end (F13)
+        ({"submitted_at_ms": NOW_MS - 26 * HOUR_MS}, remote("in_progress"), PATIENCE, Step.WAIT),
+        ({"submitted_at_ms": NOW_MS - 26 * HOUR_MS - 1}, remote("in_progress"), PATIENCE, Step.CANCEL),
+        ({"submitted_at_ms": NOW_MS - 28 * HOUR_MS - 1}, remote("cancelling"), PATIENCE, Step.END),
+        ({"submitted_at_ms": 0, "lane": Lane("p", "/v1/x", "background")}, remote("in_progress"), PATIENCE, Step.WAIT),
+        ({"submitted_at_ms": 0, "lane": Lane("p", "/v1/x", "7d")}, remote("in_progress"), PATIENCE, Step.CANCEL),
         ({}, remote("validating", expires_at_ms=NOW_MS - 2 * HOUR_MS - 1), PATIENCE, Step.CANCEL),
         ({}, remote("validating", expires_at_ms=0, output_file_id="o", completed=1), ENDLESS, Step.WAIT),
         ({}, remote("cancelling", expires_at_ms=NOW_MS - 4 * HOUR_MS), PATIENCE, Step.WAIT),

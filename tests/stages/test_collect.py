@@ -334,6 +334,32 @@ async def test_a_file_that_always_ends_within_a_line_is_done_without_in_the_end(
     assert rig.ledger.creates == 2
 
 
+@pytest.mark.parametrize("poison", ["bad-json", "bad-utf8", "huge-5000"])
+async def test_an_unreadable_last_line_without_a_newline_costs_its_attempts_and_its_bytes_are_kept(start, poison):
+    rig = await start(collection={"max_line_bytes": 2000}, retry={"max_attempts": 2})
+    rig.faults.add("no-final-newline", times=10**6)
+    rig.ask("good")
+    rig.ask("poison", model=f"m+sandbox-{poison}")
+    await rig.until_idle()
+    assert rig.statuses() == {"good": "done", "poison": "failed"}
+    assert rig.history("poison") == ["unreadable", "unreadable"]
+    assert rig.ledger.executions["poison"] == 2
+
+
+async def test_one_404_among_other_failures_does_not_make_a_file_gone(rig):
+    rig.ask_many(3)
+    await rig.ended()
+    for _ in range(3):
+        for fault, times in (("status-503:route=content", 5), ("file-gone", 2)):
+            for _ in range(times):
+                rig.faults.add(fault, times=1)
+                await rig.run(collect)
+                rig.clock.advance(61)
+    await rig.until_idle()
+    assert not rig.told("collect.file_gone")
+    assert rig.ledger.creates == 1
+
+
 async def test_a_file_missing_for_a_while_costs_nothing(rig):
     rig.faults.add("file-gone", times=4)
     rig.ask_many(3)

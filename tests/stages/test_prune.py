@@ -10,7 +10,7 @@ from rig import admit, pack
 
 from orchestrator.stages import prune
 from orchestrator.store import retention
-from orchestrator.store.endings import Watch, begin, look
+from orchestrator.store.endings import BEFORE_ALL_ENDS, Watch, begin, list_earlier, look
 from orchestrator.store.retention import (
     count_pages,
     give_back,
@@ -241,7 +241,9 @@ async def test_who_follows_the_results_misses_none_and_gets_none_twice(start):
     rig.ask_many(5)
     await rig.until_idle()
     watch = Watch()
-    assert len(await rig.context.database.read(partial(begin, watch=watch))) == 5
+    earlier = await rig.context.database.read(partial(begin, watch=watch))
+    listed = partial(list_earlier, earlier=earlier, after=BEFORE_ALL_ENDS, count=10)
+    assert len(await rig.context.database.read(listed)) == 5
     await two_days_later(rig)
     assert await rig.context.database.read(partial(look, watch=watch)) == []
     for number in range(3):

@@ -89,6 +89,21 @@ async def test_one_404_on_the_old_batch_is_no_proof_that_it_is_gone(start):
     paid_once(rig)
 
 
+@pytest.mark.parametrize("times", [3, 11, 40])
+async def test_many_404s_are_no_proof_either_while_the_old_batch_is_listed(start, times):
+    rig = await stuck(start)
+    await rig.until(lambda: rig.batch()["remote_status"] == "validating")
+    rig.clock.advance(1801)
+    await rig.run(poll)
+    gone = rig.faults.add("batch-gone", times=times)
+    for _ in range(60):
+        await rig.run(submit)
+        rig.clock.advance(61)
+        assert rig.ledger.creates == 1 or gone.fired == times
+    await rig.until_idle()
+    paid_once(rig)
+
+
 async def test_the_deleted_batch_is_never_adopted_again(start):
     rig = await stuck(start)
     rig.faults.add("create-lost-reply", times=1)

@@ -1,8 +1,11 @@
 """F9, F22, F35: a file or batch that is refused for what it says. The lines to blame fail, the rest is sent at once."""
 
+import asyncio
 import re
 
+import aiohttp
 import pytest
+from rig import admit, collect, pack, poll, submit
 
 
 def of(rig, status):
@@ -236,3 +239,32 @@ async def test_throttling_that_lasts_makes_the_pauses_grow(start):
     await rig.until_idle()
     delays = [(told["tries"], told["pause_seconds"]) for told in rig.told("submit.delayed")]
     assert delays == [(1, 7.5), (2, 15), (4, 60)]
+
+
+async def test_a_line_number_blames_nobody_once_a_late_success_has_taken_a_line_away(start):
+    rig = await start(through_proxy=True, sandbox={"latency_seconds": 2000.0})
+    rig.ask("up", model="m+sandbox-fail-once")
+    rig.ask_many(9)
+    await rig.submitted()
+    rig.clock.advance(260)
+    await rig.run(poll, collect)
+    earlier = rig.batch()["remote_batch_id"]
+    for name in "abcd":
+        rig.ask(name)
+    rig.clock.advance(61)
+    await rig.run(admit, pack)
+    object.__setattr__(rig.sandbox.provider.options, "latency_seconds", 100.0)
+    async with aiohttp.ClientSession() as client:
+        await client.post(f"{rig.sandbox.url}/batches/{earlier}/retry", headers={"Authorization": "Bearer x"})
+    rig.clock.advance(900)
+    rig.faults.add("reject-line", line=3, status=422, times=1)  # of up, a, b, c and d
+    gate = rig.proxy.hold("POST", "/files$", "after")
+    sending = asyncio.create_task(rig.run(submit))
+    await gate.reached.wait()
+    await rig.run(poll, collect)
+    assert rig.result("up")["status"] == "done"
+    gate.open.set()
+    await sending
+    await rig.until_idle()
+    assert {*rig.statuses().values()} == {"done"}
+    assert {*rig.ledger.successes.values()} == {1}
