@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import time
 from dataclasses import asdict, replace
@@ -20,12 +19,14 @@ from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
 from orchestrator.loop import Bell, Troubles, run_loop
 from orchestrator.service import report
+from orchestrator.signals import Signals
 from orchestrator.stages import CHORES, FLOW, admit, collect, reclaim, submit
 from orchestrator.store.batches import release_all_leases
 from orchestrator.store.database import Database
 from orchestrator.store.home import settle_in
+from orchestrator.store.overview import count_prompts
 from orchestrator.store.providers import forget_limits
-from orchestrator.store.reports import count_by_status, is_idle, list_busy_providers, take_pulse
+from orchestrator.store.reports import is_idle, list_busy_providers, take_pulse
 from orchestrator.store.restoring import read_name, read_restored
 from orchestrator.store.schema import make_private_file, migrate, only_daemon
 from orchestrator.telemetry import record
@@ -60,9 +61,9 @@ class Daemon:
         if self._stopped_by is None:
             self._stopped_by = reason
             self.vitals.stopping = True
+            self._stop()
             grace = self.context.config.shutdown.grace_seconds
             record("daemon.stopping", signal=reason, grace_seconds=grace)
-            self._stop()
             return
         self.abort()
 
@@ -202,21 +203,27 @@ async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     config.providers[config.defaults.provider].api_key()
     if config.web.listen:
         config.web.token()
-    async with opened(config) as context:
-        path = context.database.path
-        if path is not None:
-            make_private_file(path)
-        with only_daemon(path):
-            released = await prepare(context)
-            daemon = Daemon(await named(context))
-            with _signals(daemon):  # before it is told that the daemon runs: who reads that may stop it
-                _announce(context, loaded, released)
-                await daemon.run(until_idle=until_idle)
-            counts = await context.database.read(count_by_status)
+    signals = Signals(config.shutdown.grace_seconds)
+    with signals.heard():
+        async with opened(config) as context:
+            counts = await _work(context, loaded, signals, until_idle=until_idle)
     if until_idle:
         record("daemon.idle", done=counts["done"], failed=counts["failed"], cancelled=counts["cancelled"])
     record("daemon.stopped", seconds=round(time.monotonic() - started, 1))
     return counts
+
+
+async def _work(context: Context, loaded: Loaded, signals: Signals, *, until_idle: bool) -> dict[str, int]:
+    path = context.database.path
+    if path is not None:
+        make_private_file(path)
+    with only_daemon(path):
+        released = await prepare(context)
+        daemon = Daemon(await named(context))
+        signals.call(daemon.stop)  # before it is told that the daemon runs: who reads that may stop it
+        _announce(context, loaded, released)
+        await daemon.run(until_idle=until_idle)
+    return await context.database.read(count_prompts)
 
 
 async def prepare(context: Context) -> int:
@@ -247,15 +254,3 @@ async def named(context: Context) -> Context:
     """The same, with keys by which the queue knows its batches again, even when it was restored from a backup."""
     name = await context.database.read(read_name)
     return replace(context, new_key=partial(new_key, key_prefix(name)))
-
-
-@contextlib.contextmanager
-def _signals(daemon: Daemon) -> Any:  # noqa: ANN401
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stop, number.name)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)

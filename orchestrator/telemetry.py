@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from dataclasses import dataclass
@@ -56,6 +57,12 @@ EVENTS: dict[str, Event] = {
     "daemon.idle": Event("info", "Every prompt has ended; `--until-idle` stops here.", "done, failed, cancelled"),
     "daemon.stopping": Event("info", "A signal asked for a stop; ticks in hand are finished.", "signal, grace_seconds"),
     "daemon.stopped": Event("info", "The daemon has stopped; nothing is lost, the next start goes on.", "seconds"),
+    "daemon.cut_short": Event(
+        "warning",
+        "Something held up the end for longer than it may, so the process ends as by `kill -9`; nothing is lost.",
+        "seconds",
+        "See what holds the database: another program's transaction, or a server that does not answer.",
+    ),
     "loop.failed": Event(
         "warning",
         "Stages cannot work and pause, longer each time; told once for all that share the reason, then at their 2nd, "
@@ -329,7 +336,8 @@ def record(event: str, **facts: object) -> None:
     told = {name: _sayable(value) for name, value in facts.items() if value is not None}
     if EVENTS[event].todo:
         told["todo"] = EVENTS[event].todo
-    getattr(_logger, EVENTS[event].level)(event, **told)
+    with contextlib.suppress(OSError, ValueError):  # a full disk, a reader who left: the work goes on without a log
+        getattr(_logger, EVENTS[event].level)(event, **told)
     measure(event, **facts)
 
 

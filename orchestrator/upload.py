@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.core.lines import encode_body, encode_line
 from orchestrator.errors import OrchestratorError
 from orchestrator.store.queue import list_next_lines, pages, read_batched
-from orchestrator.store.windows import BEFORE_ALL
+from orchestrator.store.windows import FIRST_ID
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -42,14 +42,14 @@ class Upload:
             raise
 
     async def _pages(self) -> AsyncIterator[Sequence[Line]]:
-        after_id = BEFORE_ALL
-        while lines := await self._next_lines(after_id):
+        first_id = FIRST_ID
+        while lines := await self._next_lines(first_id):
             for start, stop in pages(lines):
                 yield lines[start:stop]
-            after_id = lines[-1].prompt_id
+            first_id = lines[-1].prompt_id + 1
 
-    async def _next_lines(self, after_id: int) -> list[Line]:
-        return await self._context.database.read(partial(list_next_lines, batch_id=self._batch.id, after_id=after_id))
+    async def _next_lines(self, first_id: int) -> list[Line]:
+        return await self._context.database.read(partial(list_next_lines, batch_id=self._batch.id, first_id=first_id))
 
     async def _encoded(self, lines: Sequence[Line]) -> bytes:
         read = partial(read_batched, batch_id=self._batch.id, first_id=lines[0].prompt_id, last_id=lines[-1].prompt_id)

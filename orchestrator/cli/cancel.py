@@ -63,14 +63,14 @@ async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> 
     from orchestrator.store.cancel import cancel, count_in, request_cancels  # noqa: PLC0415
     from orchestrator.store.home import require_here  # noqa: PLC0415
     from orchestrator.store.requeue import list_selected  # noqa: PLC0415
-    from orchestrator.store.windows import BEFORE_ALL  # noqa: PLC0415
+    from orchestrator.store.windows import FIRST_ID  # noqa: PLC0415
 
     await database.read(require_here)
-    at_once, sent, after = 0, 0, BEFORE_ALL
+    at_once, sent, first = 0, 0, FIRST_ID
     batches: set[int] = set()
-    while page := await database.read(partial(list_selected, selection=selection, after_id=after)):
+    while page := await database.read(partial(list_selected, selection=selection, first_id=first)):
         done = await database.write(partial(cancel, prompt_ids=page, now_ms=int(time.time() * 1000)))
-        at_once, sent, after = at_once + done.at_once, sent + done.sent, page[-1]
+        at_once, sent, first = at_once + done.at_once, sent + done.sent, page[-1] + 1
         batches |= done.batches
     emptied = await database.write(partial(request_cancels, batch_ids=sorted(batches)))
     recalled = await database.read(partial(count_in, batch_ids=emptied))

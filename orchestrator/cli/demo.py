@@ -141,9 +141,9 @@ async def _answer(database: Database, loaded: Loaded, folder: Path) -> None:
 async def _read_end(database: Database, seconds: float) -> End:
     from orchestrator.store.listing import RESULT_COLUMNS, Chosen, read_results  # noqa: PLC0415
     from orchestrator.store.overview import list_batches  # noqa: PLC0415
-    from orchestrator.store.windows import BEFORE_ALL  # noqa: PLC0415
+    from orchestrator.store.windows import FIRST_ID  # noqa: PLC0415
 
-    page = await database.read(partial(read_results, chosen=Chosen(), after_id=BEFORE_ALL, limit=len(prompts())))
+    page = await database.read(partial(read_results, chosen=Chosen(), first_id=FIRST_ID, limit=len(prompts())))
     records = [dict(zip(RESULT_COLUMNS, row, strict=True)) for row in page.rows]
     return End({record["custom_id"]: record for record in records}, await database.read(list_batches), seconds)
 

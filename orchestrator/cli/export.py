@@ -12,7 +12,7 @@ import msgspec
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.listing import AS_BYTES, RESULT_COLUMNS, Chosen, Page, read_results
 from orchestrator.store.overview import newest_prompt
-from orchestrator.store.windows import BEFORE_ALL
+from orchestrator.store.windows import FIRST_ID
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -57,17 +57,17 @@ async def export(
             if rendered is not None:
                 files[rendered[0]].write(rendered[1])
                 counts[rendered[0]] += 1
-        bar.show(page.next_after or newest, sum(counts))
+        bar.show(page.next_id or newest, sum(counts))
 
 
 async def _pages(database: Database, chosen: Chosen) -> AsyncIterator[Page]:
     """Page after page, each in a transaction of its own; fewer rows at a time where answers are large."""
-    after: int | None = BEFORE_ALL
+    first: int | None = FIRST_ID
     limit = FIRST_PAGE_ROWS
-    while after is not None:
-        page = await database.read(partial(read_results, chosen=chosen, after_id=after, limit=limit))
+    while first is not None:
+        page = await database.read(partial(read_results, chosen=chosen, first_id=first, limit=limit))
         yield page
-        after = page.next_after
+        first = page.next_id
         if page.rows:
             limit = next_limit(page.rows)
 

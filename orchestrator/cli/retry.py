@@ -51,14 +51,14 @@ async def _retry(database: Database, _loaded: Loaded, selection: Selection) -> t
     """How many were queued, and why custom_ids that were named were not."""
     from orchestrator.store.home import require_here  # noqa: PLC0415
     from orchestrator.store.requeue import list_selected, requeue, statuses_of  # noqa: PLC0415
-    from orchestrator.store.windows import BEFORE_ALL  # noqa: PLC0415
+    from orchestrator.store.windows import FIRST_ID  # noqa: PLC0415
 
     await database.read(require_here)
     found = await database.read(partial(statuses_of, custom_ids=selection.custom_ids)) if selection.custom_ids else {}
-    queued, after = 0, BEFORE_ALL
-    while page := await database.read(partial(list_selected, selection=selection, after_id=after)):
+    queued, first = 0, FIRST_ID
+    while page := await database.read(partial(list_selected, selection=selection, first_id=first)):
         queued += await database.write(partial(requeue, prompt_ids=page, statuses=selection.statuses))
-        after = page[-1]
+        first = page[-1] + 1
     others = [custom_id for custom_id in selection.custom_ids if found.get(custom_id) not in selection.statuses]
     return queued, {custom_id: _reason(found.get(custom_id)) for custom_id in others}
 

@@ -42,6 +42,10 @@ BLIND = (
     "provider {}: its listing does not show which batches were sent since the backup: to send their prompts again, "
     "stop the daemon and set queue_state.backed_up_at_ms to NULL"
 )
+UNKNOWN = (
+    "provider {0} is not in the settings, and what was sent there since the backup cannot be found: put its table "
+    "[providers.{0}] back, or, to send those prompts again, stop the daemon and set queue_state.backed_up_at_ms to NULL"
+)
 
 
 async def reclaim(context: Context) -> Tick:
@@ -75,7 +79,7 @@ async def _look(context: Context, restored: Restored) -> tuple[int, list[tuple[s
     news, unreadable = 0, list[tuple[str, str]]()
     for name in await context.database.read(list_used_providers):
         if name not in context.clients:
-            continue
+            raise ProviderError(UNKNOWN.format(name))
         client = context.clients[name]
         for key, remotes in await _by_key(client, prefix, age_seconds):
             try:

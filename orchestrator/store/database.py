@@ -241,10 +241,11 @@ def translated(where: str | None) -> Iterator[None]:
     except UNAVAILABLE as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StoreUnavailable(f"database {where}: {reason}: {_remedy(reason)}") from error
-    except exc.DatabaseError as error:
-        if type(error) is not exc.DatabaseError:  # the subclasses are about a statement, not the file
+    except (exc.DatabaseError, sqlite3.DatabaseError) as broken:
+        if type(broken) not in (exc.DatabaseError, sqlite3.DatabaseError):  # the subclasses are about a statement
             raise
-        raise StoreUnavailable(f"database {where}: {error.orig}: check database.url, or restore a backup") from error
+        told = broken.orig if isinstance(broken, exc.DatabaseError) else broken
+        raise StoreUnavailable(f"database {where}: {told}: check database.url, or restore a backup") from broken
 
 
 def _remedy(reason: str) -> str:

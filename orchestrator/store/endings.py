@@ -16,7 +16,7 @@ from orchestrator.core.model import PromptStatus
 from orchestrator.store.listing import SHOWN, Chosen, chosen_only, results_view
 from orchestrator.store.tables import ENDED as HAS_ENDED
 from orchestrator.store.tables import prompt_states, replies
-from orchestrator.store.windows import BEFORE_ALL
+from orchestrator.store.windows import FIRST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ Place = tuple[int, str, int]
 """Of an end among all of them, as the index has it: when, the status, and the id."""
 
 _PLACE = (prompt_states.c.finished_at_ms, prompt_states.c.status, prompt_states.c.prompt_id)
-BEFORE_ALL_ENDS: Place = (0, "", BEFORE_ALL)
+BEFORE_ALL_ENDS: Place = (0, "", FIRST_ID)
 
 
 @dataclass(frozen=True, slots=True)

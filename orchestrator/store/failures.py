@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, and_, bindparam, func, literal_column, select
+from sqlalchemy import Integer, and_, func, literal_column, select
 
 from orchestrator.store.dialect import utf8
 from orchestrator.store.tables import prompt_states, prompts, replies
-from orchestrator.store.windows import windows
+from orchestrator.store.windows import windows, within_window
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
@@ -34,8 +34,8 @@ class FailureGroup:
 async def list_failure_groups(connection: AsyncConnection, tag: str | None) -> list[FailureGroup]:
     """Groups of failed prompts, the largest first; of one tag only where `tag` is given. Walks the whole queue."""
     statement, groups = _grouped(tag), dict[tuple[Any, ...], FailureGroup]()
-    async for after_id, last_id in windows(connection):
-        for row in await connection.execute(statement, {"after_id": after_id, "last_id": last_id}):
+    async for first_id, last_id in windows(connection):
+        for row in await connection.execute(statement, {"first_id": first_id, "last_id": last_id}):
             found = FailureGroup(*row)
             reason = (found.fault, found.status_code, found.error_code, found.message)
             groups[reason] = _merged(groups[reason], found) if reason in groups else found
@@ -57,16 +57,14 @@ def _grouped(tag: str | None) -> Select[Any]:
     one, chars = (literal_column(str(number), Integer) for number in (1, MESSAGE_CHARS))  # not to differ by position
     message = func.substr(replies.c.error_message, one, chars)
     reason = (replies.c.fault, replies.c.status_code, replies.c.error_code, message)
-    in_window = and_(
-        prompt_states.c.prompt_id > bindparam("after_id"), prompt_states.c.prompt_id <= bindparam("last_id")
-    )
     last = and_(replies.c.prompt_id == prompt_states.c.prompt_id, replies.c.seq == prompt_states.c.replies)
     grouped = (
         select(func.count(), *reason, func.min(prompts.c.custom_id), func.max(replies.c.batch_id))
         .select_from(prompt_states)
         .join(prompts, prompts.c.id == prompt_states.c.prompt_id)
         .outerjoin(replies, last)
-        .where(prompt_states.c.status == "failed", in_window)
+        .where(prompt_states.c.status == "failed")
+        .where(*within_window(prompt_states.c.prompt_id), *within_window(prompts.c.id))
         .group_by(*reason)
         .order_by(func.min(prompts.c.id))
     )

@@ -68,20 +68,20 @@ class Page:
     """Rows in the order of RESULT_COLUMNS, and the id after which the next page starts; None after the last."""
 
     rows: Sequence[Sequence[Any]]
-    next_after: int | None
+    next_id: int | None
 
 
-async def read_results(connection: AsyncConnection, chosen: Chosen, after_id: int, limit: int) -> Page:
-    """Results in the order of their id, from the first beyond `after_id`, at most `limit`.
+async def read_results(connection: AsyncConnection, chosen: Chosen, first_id: int, limit: int) -> Page:
+    """Results in the order of their id, from `first_id` on, at most `limit`.
 
     A page may hold fewer, or none, before the last: it looks at no more than WINDOW_ROWS prompts.
     """
-    last = await last_of_next(connection, after_id, WINDOW_ROWS)
+    last = await last_of_next(connection, first_id, WINDOW_ROWS)
     if last is None:
         return Page([], None)
-    found = chosen_only(select(*SHOWN).where(results_view.c.id > after_id, results_view.c.id <= last), chosen)
+    found = chosen_only(select(*SHOWN).where(results_view.c.id >= first_id, results_view.c.id <= last), chosen)
     rows = list(await connection.execute(found.order_by(results_view.c.id).limit(limit)))
-    return Page(rows, rows[-1][0] if len(rows) == limit else last)
+    return Page(rows, (rows[-1][0] if len(rows) == limit else last) + 1)
 
 
 def chosen_only(found: Select[Any], chosen: Chosen) -> Select[Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, column, exists, func, select, table, text
+from sqlalchemy import column, exists, func, select, table, text
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.dialect import utf8
 from orchestrator.store.reports import count_by_status, count_states
 from orchestrator.store.tables import ACTIVE, batch_states, lanes, prompt_states, prompts, replies
-from orchestrator.store.windows import windows
+from orchestrator.store.windows import windows, within_window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ async def count_prompts(connection: AsyncConnection) -> dict[str, int]:
 _COUNT_BY_TAG = (
     select(utf8(prompts.c.tag), prompt_states.c.status, func.count())
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
-    .where(prompts.c.id > bindparam("after_id"), prompts.c.id <= bindparam("last_id"))
+    .where(*within_window(prompts.c.id), *within_window(prompt_states.c.prompt_id))
     .group_by(prompts.c.tag, prompt_states.c.status)
 )
 
@@ -84,8 +84,8 @@ _COUNT_BY_TAG = (
 async def count_by_tag(connection: AsyncConnection) -> dict[str | None, dict[str, int]]:
     """Every prompt, by tag and status, every status named; reads each prompt's tag: a second per million."""
     found: dict[str | None, dict[str, int]] = {}
-    async for after_id, last_id in windows(connection):
-        for tag, status, count in await connection.execute(_COUNT_BY_TAG, {"after_id": after_id, "last_id": last_id}):
+    async for first_id, last_id in windows(connection):
+        for tag, status, count in await connection.execute(_COUNT_BY_TAG, {"first_id": first_id, "last_id": last_id}):
             name = None if tag is None else tag.decode(errors="replace")
             found.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
     return {tag: found[tag] for tag in sorted(found, key=lambda tag: (tag is not None, tag))}

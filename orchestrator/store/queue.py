@@ -277,7 +277,7 @@ _LIST_LINES = (
     .where(*_in_batch(bindparam("of_batch")))
     .order_by(prompt_states.c.prompt_id)
 )
-_LIST_NEXT_LINES = _LIST_LINES.where(prompt_states.c.prompt_id > bindparam("after_id")).limit(PAGE_LINES)
+_LIST_NEXT_LINES = _LIST_LINES.where(prompt_states.c.prompt_id >= bindparam("first_id")).limit(PAGE_LINES)
 _MEASURE = select(func.count(), func.coalesce(func.sum(prompt_states.c.line_bytes), 0)).where(
     *_in_batch(bindparam("of_batch"))
 )
@@ -294,9 +294,9 @@ async def list_lines(connection: AsyncConnection, batch_id: int) -> list[Line]:
     return [Line(*row) for row in await connection.execute(_LIST_LINES, {"of_batch": batch_id})]
 
 
-async def list_next_lines(connection: AsyncConnection, batch_id: int, after_id: int) -> list[Line]:
-    """The first PAGE_LINES of them behind prompt `after_id`."""
-    rows = (await connection.execute(_LIST_NEXT_LINES, {"of_batch": batch_id, "after_id": after_id})).all()
+async def list_next_lines(connection: AsyncConnection, batch_id: int, first_id: int) -> list[Line]:
+    """The first PAGE_LINES of them, from prompt `first_id` on."""
+    rows = (await connection.execute(_LIST_NEXT_LINES, {"of_batch": batch_id, "first_id": first_id})).all()
     return [Line(*row) for row in rows]
 
 

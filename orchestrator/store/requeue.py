@@ -30,13 +30,12 @@ class Selection:
     custom_ids: tuple[str, ...] = ()
 
 
-async def list_selected(connection: AsyncConnection, selection: Selection, after_id: int) -> list[int]:
+async def list_selected(connection: AsyncConnection, selection: Selection, first_id: int) -> list[int]:
     """The next PAGE_ROWS prompts that are selected, in the order of their id."""
     found = select(prompt_states.c.prompt_id).where(
-        prompt_states.c.prompt_id > after_id, prompt_states.c.status.in_(selection.statuses)
+        prompt_states.c.prompt_id >= first_id, prompt_states.c.status.in_(selection.statuses)
     )
-    if selection.tag is not None or selection.custom_ids:
-        found = found.join(prompts, prompts.c.id == prompt_states.c.prompt_id)
+    found = found.join(prompts, prompts.c.id == prompt_states.c.prompt_id)  # a replaced row leaves its state behind
     if selection.tag is not None:
         found = found.where(prompts.c.tag == selection.tag)
     if selection.custom_ids:

@@ -139,7 +139,7 @@ def _unusable(path: str, error: OSError) -> StoreUnavailable:
 def only_daemon(path: str | None) -> Iterator[None]:
     """Hold the SQLite file for one daemon; the system lets go of it even after kill -9. No-op without a file.
 
-    Raises StoreInUse when another daemon holds it.
+    Raises StoreInUse when another daemon holds it, or could under another name of the same file.
     """
     if path is None:
         yield
@@ -149,7 +149,16 @@ def only_daemon(path: str | None) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StoreInUse(f"another orchestrator works on {path}: stop it, or give this one its own") from error
+        if _names(path) > 1:
+            raise StoreInUse(f"{path} has further names (hard links), under which another could work: remove them")
         yield
+
+
+def _names(path: str) -> int:
+    try:
+        return Path(path).stat().st_nlink
+    except FileNotFoundError:
+        return 0
 
 
 def _opened_lock(path: Path) -> IO[str]:

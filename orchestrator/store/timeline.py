@@ -35,12 +35,13 @@ async def list_batches(connection: AsyncConnection, before_id: int | None, limit
 
 
 async def find_batch(connection: AsyncConnection, named: str) -> dict[str, Any] | None:
-    """The batch with this id, key or remote batch id; None when there is none."""
+    """The newest batch with this id, key or remote batch id, which two providers may give; None when there is none."""
     matches: list[ColumnElement[bool]] = [_view.c.key == named, _view.c.remote_batch_id == named]
     if named.isascii() and named.isdigit():
         matches.append(_view.c.id == int(named[:18]))
     for match in matches:
-        row = (await connection.execute(select(*_SHOWN).where(match))).mappings().one_or_none()
+        newest = select(*_SHOWN).where(match).order_by(_view.c.id.desc()).limit(1)
+        row = (await connection.execute(newest)).mappings().one_or_none()
         if row is not None:
             return dict(row)
     return None

@@ -21,6 +21,9 @@ RETRY_SECONDS = 10.0
 CONNECTIONS = 64
 """More at once are closed unread: each takes a file descriptor that the work may need."""
 FAREWELL_SECONDS = 1.0
+SILENCE_SECONDS = 10.0
+"""How long a connection may take for its first request: enough that say nothing would keep out the probes."""
+_silent: set[object] = set()
 
 
 async def serve(site: Site) -> None:
@@ -80,13 +83,24 @@ def _url(server: asyncio.Server) -> str:
 
 
 class _Door:
-    """Makes the protocol of each new connection, as long as there is room."""
+    """Makes the protocol of each new connection, as long as there is room; one that asks nothing is shown out."""
 
     def __init__(self, server: web.Server) -> None:
         self._server = server
 
     def __call__(self) -> asyncio.BaseProtocol:
-        return self._server() if len(self._server.connections) < CONNECTIONS else _Closed()
+        if len(self._server.connections) >= CONNECTIONS:
+            return _Closed()
+        made = self._server()
+        _silent.add(made)
+        asyncio.get_running_loop().call_later(SILENCE_SECONDS, _show_out, made)
+        return made
+
+
+def _show_out(connection: web.RequestHandler) -> None:
+    if connection in _silent:
+        _silent.remove(connection)
+        connection.force_close()
 
 
 class _Closed(asyncio.Protocol):
@@ -99,6 +113,7 @@ async def _survived(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """One clear line for what the daemon cannot tell now; anything else is a bug of ours, and is logged."""
+    _silent.discard(request.protocol)
     try:
         return await handler(request)
     except (web.HTTPException, ConnectionError):

@@ -185,7 +185,7 @@ class People:
         database = Database(self.world.config.database.url)
         selection = Selection((PromptStatus.QUEUED, PromptStatus.BATCHED), tag=self.rng.choice(("a", "b")))
         try:
-            page = await database.read(partial(list_selected, selection=selection, after_id=0))
+            page = await database.read(partial(list_selected, selection=selection, first_id=0))
             now_ms = int(self.world.clock() * 1000)
             done = await database.write(partial(cancel, prompt_ids=page, now_ms=now_ms))
             await database.write(partial(request_cancels, batch_ids=sorted(done.batches)))
@@ -197,7 +197,7 @@ class People:
         database = Database(self.world.config.database.url)
         selection = Selection(RETRYABLE, tag=self.rng.choice((None, "a")))
         try:
-            page = await database.read(partial(list_selected, selection=selection, after_id=0))
+            page = await database.read(partial(list_selected, selection=selection, first_id=0))
             await database.write(partial(self._requeue, page=page))
         finally:
             await database.close()
