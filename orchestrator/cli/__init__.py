@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator import __version__
 from orchestrator.core.telling import harmless
 from orchestrator.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMMANDS = {
     "run": "run",
@@ -45,7 +50,27 @@ Completion of commands and options, to be put into the shell's own file:
 """
 
 
+class NobodyReadsError(Exception):
+    """The other end of standard output was closed (`| head`): no failure, which click would make of it."""
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise NobodyReadsError from error
+
+
 class Commands(click.Group):
+    def make_context(self, *words: Any, **more: Any) -> click.Context:  # noqa: ANN401 - as click has it
+        with _translated():
+            return super().make_context(*words, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        with _translated():
+            return super().invoke(ctx)
+
     def list_commands(self, _context: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -75,18 +100,39 @@ def cli(context: click.Context, config_path: Path | None) -> None:
 
 def main() -> None:
     """Run the command line; errors a user can cause become one line on stderr and an exit code, never a traceback."""
+    _open_streams()
     try:
         code = cli.main(prog_name="orchestrator", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = 2
     except click.exceptions.Abort:
         code = _said("interrupted", 1)
     except click.ClickException as error:
         code = _said(error.format_message(), 2 if isinstance(error, click.UsageError) else 1, error)
     except OrchestratorError as error:
         code = _said(str(error), error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except NobodyReadsError:
+        _silence_stdout()
         code = 0
+    except OSError as error:
+        _silence_stdout()
+        where = error.filename or ("the working folder" if isinstance(error, FileNotFoundError) else "standard output")
+        code = _said(f"{where}: {error.strerror or error}", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Those that the shell closed (`>&-`) lead nowhere."""
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
+def _silence_stdout() -> None:
+    from orchestrator.cli.screen import silence_stdout  # noqa: PLC0415
+
+    silence_stdout()
 
 
 def _said(message: str, code: int, error: Any = None) -> int:  # noqa: ANN401

@@ -29,6 +29,8 @@ EPILOG = """\b
                 provider by the running daemon
   batches       the ids of those batches
   not_recalled  sent prompts that share a batch with others: it runs on
+  unknown       the custom_ids named that no prompt has; the exit code is 1
+                when there is one
 """
 
 
@@ -38,13 +40,14 @@ class Report:
     being_cancelled: int
     batches: list[int]
     not_recalled: int
+    unknown: list[str]
 
 
 @click.command("cancel", epilog=EPILOG)
 @selectors("Prompts last resent for this", "Every prompt that has not ended.")
 @as_json
 @click.pass_obj
-def command(config_path: Path | None, /, *, as_json: bool, **selected: Unpack[Selectors]) -> None:
+def command(config_path: Path | None, /, *, as_json: bool, **selected: Unpack[Selectors]) -> int:
     """Cancel prompts that have not ended.
 
     Waiting prompts end at once. Sent ones cannot always be recalled: a batch is cancelled at the provider when nothing
@@ -54,18 +57,20 @@ def command(config_path: Path | None, /, *, as_json: bool, **selected: Unpack[Se
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
 
     selection = selection_of(UNENDED, **selected)
-    _tell(
-        with_database(config_path, partial(_cancel, selection=selection), doing="cancelling prompts"), as_json=as_json
-    )
+    report = with_database(config_path, partial(_cancel, selection=selection), doing="cancelling prompts")
+    _tell(report, as_json=as_json)
+    return 1 if report.unknown else 0
 
 
 async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> Report:
     from orchestrator.store.cancel import cancel, count_in, request_cancels  # noqa: PLC0415
     from orchestrator.store.home import require_here  # noqa: PLC0415
-    from orchestrator.store.requeue import list_selected  # noqa: PLC0415
+    from orchestrator.store.requeue import list_selected, statuses_of  # noqa: PLC0415
     from orchestrator.store.windows import FIRST_ID  # noqa: PLC0415
 
     await database.read(require_here)
+    found = await database.read(partial(statuses_of, custom_ids=selection.custom_ids)) if selection.custom_ids else {}
+    unknown = [custom_id for custom_id in selection.custom_ids if custom_id not in found]
     at_once, sent, first = 0, 0, FIRST_ID
     batches: set[int] = set()
     while page := await database.read(partial(list_selected, selection=selection, first_id=first)):
@@ -75,13 +80,17 @@ async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> 
     emptied = await database.write(partial(request_cancels, batch_ids=sorted(batches)))
     recalled = await database.read(partial(count_in, batch_ids=emptied))
     shared = batches - {*emptied}  # where there is none, what is fewer now was answered meanwhile
-    return Report(at_once, recalled, emptied, max(0, sent - recalled) if shared else 0)
+    return Report(at_once, recalled, emptied, max(0, sent - recalled) if shared else 0, unknown)
 
 
 def _tell(report: Report, *, as_json: bool) -> None:
+    from orchestrator.config.fields import shown  # noqa: PLC0415
+
     if as_json:
         say_json(asdict(report))
         return
+    for custom_id in report.unknown:
+        click.echo(f"{shown(custom_id)}: no prompt has this custom_id", err=True)
     click.echo(f"{report.cancelled} cancelled: nothing was sent for them")
     if report.being_cancelled:
         named = ", ".join(map(str, report.batches))

@@ -126,8 +126,8 @@ def as_csv(record: Record) -> Rendered:
 
 def csv_line(cells: Sequence[object]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue().encode()
+    csv.writer(text).writerow(cells)  # with the terminator that has it quote both \r and \n
+    return text.getvalue().removesuffix("\r\n").encode() + b"\n"
 
 
 RENDERERS: Mapping[str, Callable[[Record], Rendered]] = {"jsonl": as_jsonl, "openai": as_openai, "csv": as_csv}

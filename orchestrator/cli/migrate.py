@@ -40,7 +40,7 @@ def command(config_path: Path | None, *, check: bool, as_json: bool) -> int:
         await require_current(database)
 
     if not check:
-        before, after = with_database(config_path, upgraded, create=True, doing="migrating")
+        before, after = with_database(config_path, upgraded, create=True, migrated=False, doing="migrating")
         _say(as_json, {"before": before, "after": after}, f"database is at revision {after}")
         return 0
     try:

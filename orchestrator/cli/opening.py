@@ -24,24 +24,27 @@ def with_database(
     work: Callable[[Database, Loaded], Awaitable[T]],
     *,
     create: bool = False,
+    migrated: bool = True,
     doing: str | None = None,
 ) -> T:
     """Load the settings, open the database and run `work`; with `create`, make or upgrade the database first.
 
+    Without `migrated` it is made but not upgraded, and may be of any revision.
     A terminal is told what it is doing when that takes long; None for work that shows its own progress.
     """
-    return asyncio.run(_opened(load(config_path, os.environ), work, create=create, doing=doing))
+    return asyncio.run(_opened(load(config_path, os.environ), work, create=create, migrated=migrated, doing=doing))
 
 
 async def _opened(
-    loaded: Loaded, work: Callable[[Database, Loaded], Awaitable[T]], *, create: bool, doing: str | None
+    loaded: Loaded, work: Callable[[Database, Loaded], Awaitable[T]], *, create: bool, migrated: bool, doing: str | None
 ) -> T:
     database = Database(loaded.config.database.url)
     try:
         if create:
             if database.path is not None:
                 make_private_file(database.path)
-            await migrate(database)
+            if migrated:
+                await migrate(database)
         else:
             await require_current(database)
         async with sign_of_life(doing) if doing else contextlib.nullcontext():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import TEXT
-from orchestrator.cli.screen import Bar, Screen
+from orchestrator.cli.screen import Bar, Screen, silence_stdout
 from orchestrator.core.model import PromptStatus
 from orchestrator.core.telling import harmless
 from orchestrator.errors import InputError
@@ -77,17 +77,28 @@ def command(
         _check_follow(statuses, form, output)
         _follow(config_path, chosen, form)
         return
+    if output is not None:
+        _refuse_queue(config_path, output)
     try:
         with _opened(output, form) as files, _bar(output) as bar:
             with_database(config_path, partial(export, chosen=chosen, form=form, files=files, counts=counts, bar=bar))
             for file in files:
                 file.flush()
     except BrokenPipeError:
-        _silence_stdout()
+        silence_stdout()
     except OSError as error:
         raise InputError(f"{output or 'standard output'}: cannot be written: {error.strerror or error}") from error
     if output is not None:
         _tell(output, form, counts)
+
+
+def _refuse_queue(config_path: Path | None, output: Path) -> None:
+    from orchestrator.config import load  # noqa: PLC0415
+    from orchestrator.store.database import Database  # noqa: PLC0415
+
+    queue = Database(load(config_path, os.environ).config.database.url).path
+    if queue is not None and output.resolve() in {Path(f"{queue}{end}").resolve() for end in ("", "-wal", "-shm")}:
+        raise InputError(f"{output}: is the queue itself: name another file")
 
 
 def _check_follow(statuses: Sequence[str], form: str, output: Path | None) -> None:
@@ -109,7 +120,7 @@ def _follow(config_path: Path | None, chosen: Chosen, form: str) -> None:
     except KeyboardInterrupt:
         click.echo(f"stopped: {counts[0]} results printed", err=True)
     except BrokenPipeError:
-        _silence_stdout()
+        silence_stdout()
     except OSError as error:
         raise InputError(f"standard output: cannot be written: {error.strerror or error}") from error
 
@@ -148,21 +159,13 @@ def _appearing(path: Path) -> Iterator[BinaryIO]:
         with path.open("wb") as file:
             yield file
         return
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _silence_stdout() -> None:
-    """Nobody reads on (`| head`): what is still buffered goes nowhere, without a word."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(nowhere, sys.stdout.buffer.fileno())
-    os.close(nowhere)
 
 
 def _tell(output: Path, form: str, counts: Sequence[int]) -> None:

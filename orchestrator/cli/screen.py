@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import textwrap
 import time
@@ -34,6 +35,14 @@ def say_json(facts: object) -> None:
     """One object on one line; what a terminal would act on is escaped there."""
     text = json.dumps(facts, ensure_ascii=False)
     click.echo(harmless(text) if sys.stdout.isatty() else text)
+
+
+def silence_stdout() -> None:
+    """Nobody reads on (`| head`), or it cannot be written: what is still buffered goes nowhere, without a word."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere, sys.stdout.buffer.fileno())
+    os.close(nowhere)
 
 
 class Screen:

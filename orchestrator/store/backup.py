@@ -88,7 +88,10 @@ def _opened(source: Path) -> sqlite3.Connection:
     """The queue, at one moment from here on."""
     if not source.exists():
         raise StoreUnavailable(f"database {source} does not exist: check database.url")
-    queue = _connected(source)
+    try:
+        queue = _connected(source)
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"database {source}: {error}: check that it is a file that you may read") from error
     try:
         queue.execute("BEGIN")
         found = queue.execute("SELECT version_num FROM alembic_version").fetchone()

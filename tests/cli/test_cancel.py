@@ -57,6 +57,7 @@ def test_waiting_prompts_end_at_once_and_sent_ones_are_recalled_only_as_whole_ba
         "being_cancelled": recalled,
         "batches": batches,
         "not_recalled": shared,
+        "unknown": [],
     }
     assert cancelled(running) == at_once
     assert asked_for(running) == batches
@@ -77,6 +78,7 @@ def test_the_last_of_a_batch_recalls_it_with_those_cancelled_before(command, run
         "being_cancelled": 2,
         "batches": [2],
         "not_recalled": 0,
+        "unknown": [],
     }
 
 
@@ -97,6 +99,13 @@ def test_more_prompts_than_one_transaction_takes_are_all_cancelled(command, queu
     queue.sql(f"INSERT INTO prompts (custom_id, prompt) VALUES {values}")
     assert command("cancel", "--all").out == "2345 cancelled: nothing was sent for them\n"
     assert set(queue.statuses().values()) == {"cancelled"}
+
+
+def test_a_name_that_no_prompt_has_is_told_with_exit_code_1(command, queue):
+    queue.add("q-1")
+    said = command("cancel", "--custom-id", "q-1", "--custom-id", "typo", "--json")
+    assert (said.code, said.json["cancelled"], said.json["unknown"]) == (1, 1, ["typo"])
+    assert command("cancel", "--custom-id", "typo").err == "typo: no prompt has this custom_id\n"
 
 
 def test_ids_that_users_chose_may_lie_at_and_below_zero(command, queue):

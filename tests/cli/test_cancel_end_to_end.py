@@ -58,7 +58,7 @@ async def test_prompts_that_share_a_batch_are_not_recalled_and_not_resent_when_t
     rig.ask("stays", model="m+sandbox-fail-once")
     await rig.submitted()
     told = await cancel(rig.path, "--custom-id", "fails", "--custom-id", "answers")
-    assert told == {"cancelled": 0, "being_cancelled": 0, "batches": [], "not_recalled": 2}
+    assert told == {"cancelled": 0, "being_cancelled": 0, "batches": [], "not_recalled": 2, "unknown": []}
     await rig.until_idle()
     assert rig.statuses() == {"fails": "cancelled", "answers": "done", "stays": "done"}
     assert rig.ledger.executions == {"fails": 1, "answers": 1, "stays": 2}

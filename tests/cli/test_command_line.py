@@ -63,7 +63,7 @@ REPORTS = {
     "batches": ({"batches"}, "batches"),
     "batches ID": ({"batch", "outcomes"}, "batches 1"),
     "retry": ({"queued", "not_queued"}, "retry --all"),
-    "cancel": ({"cancelled", "being_cancelled", "batches", "not_recalled"}, "cancel --tag a"),
+    "cancel": ({"cancelled", "being_cancelled", "batches", "not_recalled", "unknown"}, "cancel --tag a"),
     "check": ({"ok", "checks"}, "check"),
     "backup": ({"path", "bytes", "prompts", "seconds"}, "backup copy.db"),
     "copy": ({"moved_to", "tables"}, "copy --from sqlite:///orchestrator.db --to TARGET"),

@@ -1,5 +1,6 @@
 import io
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,11 @@ def test_every_line_comes_out_as_it_went_in(lines):
     written = [b"x" + line + b"x" for line in lines]
     assert contents(b"\n".join(written), 10_000) == written
     assert sum(line.nbytes for line in read_lines(io.BytesIO(b"\n".join(written)))) == len(b"\n".join(written))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_nothing_of_a_file_in_utf_16_becomes_a_prompt(command, queue, write, encoding):
+    said = command("enqueue", "--lines", write("n.txt", "zeile eins\nzeile zwei\n".encode(encoding)))
+    assert said.code != 0
+    assert "UTF-16" in said.err
+    assert queue.prompts() == []

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+PROGRAM = (sys.executable, "-m", "orchestrator")
+
 RESULT_NAMES = [
     "id",
     "custom_id",
@@ -108,6 +110,29 @@ def test_csv_has_a_header_and_the_same_columns(command, answered):
     assert said.out.partition("\n")[0].split(",") == RESULT_NAMES
     assert [record["custom_id"] for record in records] == ["done-1", "failed-1", "waiting-1", "cancelled-1"]
     assert (records[0]["response"], records[0]["answer"], records[0]["error_code"]) == (BODY, "h\u00e9", "")
+
+
+def test_csv_is_read_back_as_it_was_whatever_ends_a_line(command, queue):
+    text = 'a\rb\nc\r\nd,"e"'
+    queue.add("q-1", tag=text)
+    queue.end("q-1", answer=text)
+    said = subprocess.run([*PROGRAM, "results", "--format", "csv"], capture_output=True, check=True)
+    _, row = csv.reader(io.StringIO(said.stdout.decode(), newline=""))
+    assert (row[2], row[4]) == (text, text)
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-shm"])
+def test_results_are_never_written_over_the_queue(command, answered, end):
+    said = command("results", "-o", f"./orchestrator.db{end}")
+    assert said.code != 0
+    assert "is the queue itself" in said.err
+    assert len(ids(command("results"))) > 0
+
+
+def test_a_file_of_the_users_that_is_named_like_a_part_is_left(command, answered, folder):
+    (folder / "out.jsonl.part").write_text("precious")
+    assert command("results", "-o", "out.jsonl").code == 0
+    assert (folder / "out.jsonl.part").read_text() == "precious"
 
 
 def test_openai_lines_are_those_of_a_provider(command, answered):
