@@ -47,6 +47,11 @@ def test_the_list_ends_at_its_limit(command, batched):
     assert [batch["id"] for batch in command("batches", "--limit", 1, "--json").json["batches"]] == [2]
 
 
+def test_of_two_batches_to_which_two_providers_gave_one_id_the_newest_is_shown(command, batched):
+    batched.sql("UPDATE batch_states SET remote_batch_id = 'same'")
+    assert command("batches", "same", "--json").json["batch"]["id"] == 2
+
+
 def test_a_list_longer_than_a_page_is_whole(command, batched):
     values = ", ".join(f"('k-{at}', 1, 'settled', 1)" for at in range(1200))
     batched.sql(f"INSERT INTO batch_states (key, lane_id, status, created_at_ms) VALUES {values}")

@@ -113,3 +113,9 @@ def test_the_help_names_every_key_of_a_result(command, reported):
     help_text = command("results", "--help").out
     told = [json.loads(line) for line in command("results", "--json").out.splitlines()]
     assert {key for key in keys_of(told) if not re.search(rf"\b{key}\b", help_text)} == set()
+
+
+def test_migrate_tells_from_which_revision_it_came(command):
+    told = command("migrate", "--json").json
+    assert told["before"] is None
+    assert command("migrate", "--json").json == {"before": told["after"], "after": told["after"]}

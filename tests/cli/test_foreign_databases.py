@@ -64,6 +64,7 @@ def test_an_empty_file_becomes_a_new_queue(command, folder, words):
     (folder / QUEUE).touch()
     assert command(*words).code in (0, 3)
     assert command("migrate", "--check").code == 0
+    assert command("migrate", "--json").json["before"] == command("migrate", "--json").json["after"] is not None
 
 
 @pytest.mark.parametrize("words", READING, ids=lambda words: words[0])

@@ -208,7 +208,7 @@ def test_few_results_among_many_prompts_are_read_in_short_transactions(queue, co
 
 
 def test_ids_that_users_chose_may_lie_at_and_below_zero(command, queue):
-    for number, prompt_id in enumerate((-(1 << 62), -1, 0, 1)):
+    for number, prompt_id in enumerate((-(1 << 63), -1, 0, 1)):
         queue.add(f"q-{number}", id=prompt_id)
     assert ids(command("results")) == ["q-0", "q-1", "q-2", "q-3"]
 

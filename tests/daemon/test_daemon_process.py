@@ -30,6 +30,13 @@ async def test_until_idle_ends_with_3_when_some_failed(daemon):
     assert daemon.queue.count("done") == 1
 
 
+async def test_a_failed_prompt_that_was_replaced_is_no_failure_any_more(daemon):
+    daemon.queue.ask("f", model="m+sandbox-bad-request")
+    assert await daemon.run_until_idle() == 3
+    daemon.queue.sql("INSERT OR REPLACE INTO prompts (custom_id, model, prompt) VALUES ('f', 'm', 'Another question?')")
+    assert await daemon.run_until_idle() == 0
+
+
 async def test_until_idle_ends_at_once_on_an_empty_queue(daemon, sandbox):
     assert await daemon.run_until_idle() == 0
     assert sandbox.ledger.requests == {}

@@ -57,7 +57,7 @@ async def test_line_breaks_inside_a_body_become_spaces_and_nothing_else(start):
 @pytest.mark.sqlite
 async def test_prompts_whose_ids_lie_at_and_below_zero_are_sent(start):
     rig = await start()
-    for prompt_id in (-(1 << 62), -1, 0, 7):
+    for prompt_id in (-(1 << 63), -(1 << 62), -1, 0, 7):
         rig.ask(f"q{prompt_id}", id=prompt_id)
     await rig.until_idle()
     assert {*rig.statuses().values()} == {"done"}

@@ -210,6 +210,24 @@ async def test_until_the_provider_can_tell_nothing_is_decided(lived):
     paid_once(rig)
 
 
+async def test_a_provider_that_left_the_settings_is_not_taken_to_have_been_sent_nothing(lived):
+    rig = await lived()
+    rig.ask_many(2)
+    backed_up(rig)
+    await rig.submitted()
+    await restored(rig)
+    await rig.run(admit)
+    client = rig.context.clients.pop("doubleword")
+    for _ in range(LOOKS + 1):
+        with pytest.raises(ProviderError, match=r"put its table \[providers\.doubleword\] back"):
+            await reclaim(rig.context)
+        rig.clock.advance(APART_SECONDS)
+    rig.context.clients["doubleword"] = client
+    await reclaimed(rig)
+    await rig.until_idle()
+    paid_once(rig)
+
+
 async def test_a_batch_that_the_listing_shows_late_is_found(lived):
     rig = await lived()
     rig.faults.add(f"replica-lag:route=create:seconds={APART_SECONDS * 2 - 5}")

@@ -74,6 +74,15 @@ def test_a_file_has_one_daemon_whatever_it_is_called(tmp_path, monkeypatch):
         assert held("link.db")
 
 
+def test_a_file_with_another_name_under_which_a_second_could_work_is_refused(tmp_path):
+    (tmp_path / "queue.db").touch()
+    (tmp_path / "other.db").hardlink_to(tmp_path / "queue.db")
+    with pytest.raises(StoreInUse, match="further names"), only_daemon(str(tmp_path / "queue.db")):
+        pass
+    (tmp_path / "other.db").unlink()
+    assert not held(tmp_path / "queue.db")
+
+
 def test_without_a_file_there_is_nothing_to_hold():
     with only_daemon(None), only_daemon(None):
         pass

@@ -96,6 +96,24 @@ async def test_a_crowd_is_turned_away_at_the_door(page, monkeypatch):
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("said", [b"", b"GET /healthz HTT"])
+async def test_who_asks_nothing_is_shown_out_and_the_others_stay(start, serving, monkeypatch, said):
+    monkeypatch.setattr(server, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(server, "_silent", set())
+    page = await serving(await start(web={"listen": "127.0.0.1:0"}))
+    host, _, port = page.url.removeprefix("http://").rpartition(":")
+    async with aiohttp.ClientSession() as talking, asyncio.timeout(20):
+        await (await talking.get(page.url + "/healthz")).read()
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(said)
+        await reader.read()
+        writer.close()
+        await asyncio.sleep(0.5)
+        assert (await talking.get(page.url + "/healthz")).status == 200
+        assert len(talking.connector._conns) == 1
+    assert not server._silent
+
+
 async def test_a_visitor_who_never_leaves_does_not_hold_up_the_end(start, serving, with_route):
     async def waits(_request):
         await asyncio.Event().wait()
