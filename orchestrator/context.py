@@ -108,6 +108,7 @@ class Context:
     `holding` are the batches this process works on now, each with the steady time until which it is surely ours;
     `looks` are the kinds of batches that the look in the next step of the event loop asks for.
     `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
+    `reread` says how far the last full reading of a batch's file came, so that one that breaks off goes on there;
     `strangers` remote batches of this queue that hold no prompt it still has; `speakers`, by event and provider, the
     batch whose failure the log told last, when (Unix ms), and how many of others were left out since.
     """
@@ -125,6 +126,7 @@ class Context:
     resting: dict[str, int] = field(default_factory=dict)
     pruning: Pruning = field(default_factory=Pruning)
     backlog: Backlog = field(default_factory=Backlog)
+    reread: dict[tuple[int, int, str], int] = field(default_factory=dict)
     strangers: set[str] = field(default_factory=set)
     speakers: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
 

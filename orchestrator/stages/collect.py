@@ -146,7 +146,9 @@ async def _read_file(
     context: Context, client: Client, batch: Batch, cursor: Cursor, tally: Tally
 ) -> ProviderError | None:
     """Read a file to its end, storing as it goes; what stopped it early, if anything did."""
-    wanted_from = 0 if batch.reread else max(0, cursor.lines - context.config.collection.overlap_lines)
+    overlap = context.config.collection.overlap_lines
+    reread = context.reread.get(_rereading(batch, cursor), 0)
+    wanted_from = reread if batch.reread else max(0, cursor.lines - overlap)
     skip = wanted_from if client.provider.resume_parameter else 0
     try:
         async with client.content(cursor.file_id, skip) as content:
@@ -154,6 +156,11 @@ async def _read_file(
             return await reader.read(content)
     except ProviderError as error:
         return error
+
+
+def _rereading(batch: Batch, cursor: Cursor) -> tuple[int, int, str]:
+    """Which full reading of which file: another daemon may have done the last one."""
+    return batch.id, batch.rereads, cursor.file
 
 
 class _Reader:
@@ -223,6 +230,8 @@ class _Reader:
             partial(_store_chunk, context=self._context, batch=self._batch, cursor=self._cursor, judged=judged)
         )
         self._cursor.lines = max(self._cursor.lines, judged[-1].position)
+        if self._batch.reread:
+            self._context.reread[_rereading(self._batch, self._cursor)] = judged[-1].position
         self._tally.add(stored)
 
 
@@ -408,6 +417,8 @@ async def _note_read(context: Context, batch: Batch, news: int) -> None:
     """Both files are read to their present end: on with the next poll, or with settling."""
     left = await context.database.read(partial(count_members, batch_id=batch.id))
     running = batch.status is BatchStatus.SUBMITTED and left
+    for cursor in _cursors(batch):
+        context.reread.pop(_rereading(batch, cursor), None)
     values: dict[str, Any] = {"collect_due": False, "tries": 0, "empty_looks": 0, "reread": False}
     values["next_try_at_ms"] = context.next_poll_ms() if running else context.now_ms()
     if batch.reread:

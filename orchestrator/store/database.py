@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 import sqlite3
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,7 +78,7 @@ class Database:
         self._write_lock = asyncio.Lock()
         self._breath_ends_at = 0.0
         self._running: set[asyncio.Task[Any]] = set()
-        self._can_be_opened = self.path is None
+        self._file: tuple[int, int] | None = None
 
     @property
     def path(self) -> str | None:
@@ -128,6 +129,7 @@ class Database:
             await asyncio.wait(self._running)
         await self._reader.dispose()
         await self._writer.dispose()
+        self._file = None
 
     async def _shielded(self, work: Awaitable[T]) -> T:
         task = asyncio.ensure_future(work)
@@ -165,10 +167,19 @@ class Database:
                 return await work(connection)
 
     def _require_file(self) -> None:
-        """Tried once without aiosqlite: its thread outlives an opening that failed, and may find the loop closed."""
-        if not self._can_be_opened:
-            sqlite3.connect(self.path or "").close()
-            self._can_be_opened = True
+        """Tried once without aiosqlite: its thread outlives an opening that failed, and may find the loop closed.
+
+        A file that was removed since, or put in its place, is not the one that is open: what is written would be lost.
+        """
+        if self.path is None:
+            return
+        if self._file is None:
+            sqlite3.connect(self.path).close()
+            self._file = _identity(self.path)
+        elif _identity(self.path) != self._file:
+            raise StoreUnavailable(
+                f"database {self.path} was removed or replaced while it is in use: stop, and put the right file there"
+            )
 
     def _engine(self, *, writes: bool, connections: int) -> AsyncEngine:
         engine = create_async_engine(
@@ -184,6 +195,14 @@ class Database:
             event.listen(engine.sync_engine, "reset", _reset)
         event.listen(engine.sync_engine, "begin", _begin)
         return engine.execution_options(begin="BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - once per transaction
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _parsed(url: str) -> URL:

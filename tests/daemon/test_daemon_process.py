@@ -232,3 +232,19 @@ async def test_a_busy_and_an_idle_daemon_tell_the_queues_counts(daemon):
     await daemon.started()
     heartbeat = await daemon.told("daemon.heartbeat", queued=1)
     assert (heartbeat["batched"], heartbeat["active_batches"]) == (0, 0)
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+async def test_a_file_that_is_taken_away_while_it_is_in_use_is_told_and_nothing_more_is_sent(daemon, sandbox, what):
+    await daemon.started()
+    path = daemon.queue.path
+    kept = path.with_name("kept.db")
+    path.rename(kept)
+    if what == "replaced":
+        path.write_bytes(b"")
+    await daemon.told("loop.failed")
+    assert "was removed or replaced" in daemon.text()
+    path.unlink(missing_ok=True)
+    kept.rename(path)
+    daemon.queue.ask_many(3)
+    await until(lambda: daemon.queue.count("done") == 3)

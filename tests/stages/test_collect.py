@@ -8,6 +8,7 @@ import json
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 from rig import admit, collect, is_address, pack, poll, settle, submit
 
 from orchestrator.errors import StoreError
@@ -358,6 +359,28 @@ async def test_one_404_among_other_failures_does_not_make_a_file_gone(rig):
     await rig.until_idle()
     assert not rig.told("collect.file_gone")
     assert rig.ledger.creates == 1
+
+
+async def test_the_last_full_reading_goes_on_where_a_connection_broke(start):
+    rig = await start(through_proxy=True, sandbox={"answer_bytes": 1000}, collection={"overlap_lines": 2})
+    carried = 20_000
+
+    async def cut(request, status, headers, body):
+        if len(body) <= carried:
+            return web.Response(status=status, body=body, headers=headers)
+        reply = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(len(body))})
+        await reply.prepare(request)
+        await reply.write(body[:carried])
+        await asyncio.sleep(0.02)
+        request.transport.close()
+        return reply
+
+    rig.proxy.spoil("GET", "/content$", cut, times=10**9)
+    rig.ask_many(30)
+    rig.ask("lost", model="m+sandbox-missing-once")
+    await rig.until_idle()
+    assert rig.count() == {"done": 31}
+    assert not rig.context.reread
 
 
 async def test_a_file_missing_for_a_while_costs_nothing(rig):
