@@ -28,6 +28,8 @@ from orchestrator.store.replies import get_members, record
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -43,8 +45,8 @@ async def admit(context: Context) -> Tick:
         if look:
             _, waiting = await context.database.look(_look)
         for start, stop in pages(waiting):
-            span = (waiting[start].prompt_id, waiting[stop - 1].prompt_id)
-            done, bad = await context.database.write(partial(_admit_page, context=context, span=span))
+            page = [line.prompt_id for line in waiting[start:stop]]
+            done, bad = await context.database.write(partial(_admit_page, context=context, page=page))
             admitted += done
             rejected += bad
         seen = len(waiting)
@@ -74,11 +76,14 @@ async def _wake(context: Context, due_ms: int | None) -> int:
 
 
 async def _admit_page(
-    connection: AsyncConnection, context: Context, span: tuple[int, int]
+    connection: AsyncConnection, context: Context, page: Sequence[int]
 ) -> tuple[int, list[tuple[str, str]]]:
-    """Judge the rows of this range in one transaction, so that no edit comes between look and verdict."""
-    await delete_orphans(connection, *span)
-    placed, bad = _judge(context, await read_unadmitted(connection, *span))
+    """Judge these rows in one transaction, so that no edit comes between look and verdict.
+
+    None that came in between them since: they may be many, and nobody waits long for a transaction.
+    """
+    await delete_orphans(connection, page)
+    placed, bad = _judge(context, await read_unadmitted(connection, page))
     lane_ids = {
         lane: await find_or_make_lane(connection, lane) for lane in dict.fromkeys(one.lane for _, _, one in placed)
     }

@@ -113,15 +113,16 @@ _LIST_UNADMITTED = (
     .with_for_update(skip_locked=True)
 )
 _IN_RANGE = prompt_states.c.prompt_id.between(bindparam("first_id"), bindparam("last_id"))
-_UNADMITTED_IDS = select(prompt_states.c.prompt_id).where(text(UNADMITTED), _IN_RANGE)
+_ON_PAGE = among(prompt_states.c.prompt_id, bindparam("page"))
+_UNADMITTED_IDS = select(prompt_states.c.prompt_id).where(text(UNADMITTED), _ON_PAGE)
 _READ_UNADMITTED = (
     select(*_PROMPT_COLUMNS, prompt_states.c.due_at_ms)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
-    .where(text(UNADMITTED), _IN_RANGE)
+    .where(text(UNADMITTED), _ON_PAGE)
     .order_by(prompt_states.c.prompt_id)
 )
 _DELETE_ORPHANS = delete(prompt_states).where(
-    text(UNADMITTED), _IN_RANGE, ~exists().where(prompts.c.id == prompt_states.c.prompt_id)
+    text(UNADMITTED), _ON_PAGE, ~exists().where(prompts.c.id == prompt_states.c.prompt_id)
 )
 
 
@@ -130,17 +131,17 @@ async def list_unadmitted(connection: AsyncConnection) -> list[Line]:
     return [Line(*row) for row in (await connection.execute(_LIST_UNADMITTED)).all()]
 
 
-async def read_unadmitted(connection: AsyncConnection, first_id: int, last_id: int) -> list[tuple[Prompt, int]]:
-    """Rows of that range with the time (ms) they are due; theirs is held, so that no edit comes before its verdict."""
-    span = {"first_id": first_id, "last_id": last_id}
-    mine = await locked(connection, _UNADMITTED_IDS, prompt_states, span)
-    rows = (await connection.execute(_READ_UNADMITTED, span)).all()
+async def read_unadmitted(connection: AsyncConnection, prompt_ids: Sequence[int]) -> list[tuple[Prompt, int]]:
+    """These rows with the time (ms) they are due; theirs is held, so that no edit comes before its verdict."""
+    page = {"page": listed(connection, prompt_ids)}
+    mine = await locked(connection, _UNADMITTED_IDS, prompt_states, page)
+    rows = (await connection.execute(_READ_UNADMITTED, page)).all()
     return [(Prompt(*row[:-1]), row[-1]) for row in rows if mine is None or row[0] in mine]
 
 
-async def delete_orphans(connection: AsyncConnection, first_id: int, last_id: int) -> int:
-    """States whose row is gone without its trigger (`INSERT OR REPLACE`); how many. Batched ones are left alone."""
-    return int((await connection.execute(_DELETE_ORPHANS, {"first_id": first_id, "last_id": last_id})).rowcount)
+async def delete_orphans(connection: AsyncConnection, prompt_ids: Sequence[int]) -> int:
+    """Of these states those whose row is gone without its trigger (`INSERT OR REPLACE`); how many."""
+    return int((await connection.execute(_DELETE_ORPHANS, {"page": listed(connection, prompt_ids)})).rowcount)
 
 
 _ADMIT = (

@@ -1,6 +1,7 @@
 """What a user may do by plain SQL, at every moment of a prompt's life: the daemon is safe against all of it."""
 
 import asyncio
+import importlib
 import re
 import sqlite3
 
@@ -8,6 +9,7 @@ import psycopg
 import pytest
 from rig import admit, collect, pack, poll, settle, submit
 
+admit_stage = importlib.import_module("orchestrator.stages.admit")
 CANCEL = "UPDATE prompt_states SET status = 'cancelled' WHERE prompt_id = 1"
 REQUEUE = "UPDATE prompt_states SET status = 'queued' WHERE prompt_id = 1"
 DELETE = "DELETE FROM prompts WHERE id = 1"
@@ -177,3 +179,28 @@ async def test_priority_and_time_may_be_changed_while_a_prompt_waits(start):
     )
     assert [row["custom_id"] for row in order] == ["q-1", "q-3", "q-2"]
     assert rig.statuses()["q-1"] == "queued"
+
+
+@pytest.mark.sqlite
+async def test_rows_that_come_in_between_those_of_a_page_are_not_admitted_with_it(start, monkeypatch):
+    """They may be many: one transaction of theirs would hold up every other writer."""
+    rig = await start()
+    rig.ask("first", id=1)
+    rig.ask("last", id=1000)
+    seen = list[int]()
+    inner = admit_stage._admit_page
+
+    async def counted(connection, context, page):
+        if not seen:
+            seen.append(0)  # as another writer would have, between the look and this transaction
+            for number in range(2, 400):
+                await connection.exec_driver_sql(f"INSERT INTO prompts (id, model, prompt) VALUES ({number}, 'm', 'x')")
+        done, bad = await inner(connection, context, page)
+        seen.append(done)
+        return done, bad
+
+    monkeypatch.setattr(admit_stage, "_admit_page", counted)
+    await rig.run(admit)
+    assert seen[1] == 2
+    await rig.until_idle()
+    assert rig.count() == {"done": 400}

@@ -211,19 +211,19 @@ async def test_a_row_replaced_by_its_custom_id_leaves_nothing_that_waits_for_eve
     user.run("INSERT OR REPLACE INTO prompts (custom_id, prompt) VALUES ('a', 'new')")
     waiting = await daemon.read(list_unadmitted)
     assert [line.prompt_id for line in waiting] == [1, 2]
-    assert await daemon.write(lambda c: delete_orphans(c, 1, 2)) == 1
+    assert await daemon.write(lambda c: delete_orphans(c, [1, 2])) == 1
     assert user.values("SELECT prompt_id FROM prompt_states") == [2]
 
 
 @pytest.mark.sqlite
 async def test_a_row_replaced_while_it_is_batched_leaves_its_batch(user, daemon, batched):
     user.run("INSERT OR REPLACE INTO prompts (custom_id, prompt) VALUES ('a', 'new')")
-    assert await daemon.write(lambda c: delete_orphans(c, 0, 99)) == 0
+    assert await daemon.write(lambda c: delete_orphans(c, [*range(100)])) == 0
     assert await daemon.write(lambda c: delete_batched_orphans(c, 1)) == 1
     assert user.values("SELECT status FROM prompt_states") == ["queued"]
 
 
 async def test_a_row_that_is_still_there_is_no_orphan(user, daemon, batched):
     user.insert_many(3)
-    assert await daemon.write(lambda c: delete_orphans(c, 0, 99)) == 0
+    assert await daemon.write(lambda c: delete_orphans(c, [*range(100)])) == 0
     assert await daemon.write(lambda c: delete_batched_orphans(c, 1)) == 0

@@ -61,7 +61,7 @@ async def test_a_page_of_new_rows_is_no_longer_than_a_page(user, daemon):
 @pytest.mark.sqlite
 async def test_text_is_read_as_the_bytes_that_were_stored(user, daemon):
     user.run("INSERT INTO prompts (prompt, body, custom_id) VALUES (CAST(x'ff00' AS TEXT), 'é', 'a')")
-    ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, 1, 1))
+    ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, [1]))
     assert (row.custom_id, row.prompt, row.body, row.system, row.model) == ("a", b"\xff\x00", "é".encode(), None, None)
 
 
@@ -72,7 +72,7 @@ async def test_text_is_read_as_the_bytes_that_were_stored(user, daemon):
 )
 async def test_a_time_that_is_none_is_seen(user, daemon, not_before, readable):
     user.insert(not_before=not_before)
-    ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, 1, 1))
+    ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, [1]))
     assert row.not_before_readable is readable
 
 
@@ -80,7 +80,7 @@ async def test_only_rows_nobody_looked_at_are_read(user, daemon):
     queued, admitted, cancelled = user.insert_many(3)
     await daemon.admit(admitted)
     user.put(cancelled, "cancelled")
-    assert [row.id for row, _ in await daemon.read(lambda c: read_unadmitted(c, 0, 99))] == [queued]
+    assert [row.id for row, _ in await daemon.read(lambda c: read_unadmitted(c, [*range(100)]))] == [queued]
 
 
 async def test_admission_does_not_touch_what_a_user_cancelled_meanwhile(user, daemon):
