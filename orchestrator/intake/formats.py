@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from orchestrator.errors import InputError
 from orchestrator.intake.cells import check_header, parse_cells
 from orchestrator.intake.lines import MAX_LINE_BYTES, read_lines
 from orchestrator.intake.rows import BadLine, Row, checked_row, parse_row
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from orchestrator.intake.template import Template
 
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MB: shorten it"
 
 
@@ -87,8 +85,6 @@ def _read_records(records: Reader, name: str, template: Template | None) -> Iter
 
 def _read(file: BinaryIO, name: str, parse: Callable[[bytes], Row]) -> Iterator[Entry]:
     for line in read_lines(file):
-        if line.content and line.content.startswith(UTF_16):
-            raise InputError(f"{name}: is UTF-16, not UTF-8: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
         if line.content is None:
             yield Entry(name, line.number, None, TOO_LONG, line.nbytes)
             continue
@@ -104,6 +100,6 @@ def _parse_text(line: bytes, template: Template | None) -> Row:
     except UnicodeDecodeError as error:
         raise BadLine(f"not UTF-8 (byte {error.start}): save the file as UTF-8") from None
     if "\0" in text:
-        raise BadLine("holds a NUL, as UTF-16 does: save the file as UTF-8")
+        raise BadLine("holds a NUL, as a file in UTF-16 does: save the file as UTF-8")
     prompt = text if template is None else template.fill(lambda _field: text)
     return checked_row({"prompt": prompt}, priority=0, body=None, metadata=None)

@@ -223,9 +223,9 @@ def test_each_line_of_text_is_a_prompt_as_it_stands_unless_it_is_not_utf_8(empty
 
 
 def text_of(line):
-    """The text of a line; None where it is blank or not UTF-8."""
+    """The text of a line; None where it is blank, not UTF-8, or holds a NUL, as lines of UTF-16 do."""
     with contextlib.suppress(UnicodeDecodeError):
-        return line.decode() if line.strip() else None
+        return line.decode() if line.strip() and b"\0" not in line else None
 
 
 field_names = st.text(
