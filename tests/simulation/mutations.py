@@ -172,7 +172,7 @@ MUTATIONS = (
     Mutation(
         "a download that ends within a line is read again",
         "stages/collect.py",
-        "        torn = tail and not whole and self._batch.status is BatchStatus.ENDED",
+        "        torn = tail and not whole and not stands_so and self._batch.status is BatchStatus.ENDED",
         "        torn = False",
         theme="provider",
         test="tests/stages/test_collect.py",
