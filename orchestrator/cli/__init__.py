@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -117,8 +118,7 @@ def main() -> None:
         code = 0
     except OSError as error:
         _silence_stdout()
-        where = error.filename or ("the working folder" if isinstance(error, FileNotFoundError) else "standard output")
-        code = _said(f"{where}: {error.strerror or error}", 1)
+        code = _said(f"{error.filename or _where(error)}: {error.strerror or error}", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -127,6 +127,13 @@ def _open_streams() -> None:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
+def _where(error: OSError) -> str:
+    """What an error that names no file is about: the folder we are in, what we print to, or neither."""
+    if isinstance(error, FileNotFoundError):
+        return "the working folder"
+    return "standard output" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) else "the system"
 
 
 def _silence_stdout() -> None:

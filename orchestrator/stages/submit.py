@@ -268,7 +268,7 @@ async def _replace(context: Context, client: Client, batch: Batch) -> bool:
 
 
 async def _is_gone(context: Context, client: Client, batch: Batch) -> bool:
-    """A 404 proves no absence (trap 3): it takes as many in a row as before a creation is repeated, and a listing."""
+    """A 404 proves no absence (trap 3): it takes as many as before a creation is repeated, and a listing without it."""
     needed, remote_id = context.config.submission.adopt_checks, batch.remote_batch_id
     if batch.empty_looks + 1 < needed:
         await _looked_in_vain(context, batch, "deleted batch", needed, BatchStatus.REPLACING)
