@@ -31,6 +31,7 @@ from orchestrator.store.tables import (
     lanes,
     prompt_states,
     prompts,
+    replies,
 )
 
 if TYPE_CHECKING:
@@ -121,8 +122,9 @@ _READ_UNADMITTED = (
     .where(text(UNADMITTED), _ON_PAGE)
     .order_by(prompt_states.c.prompt_id)
 )
-_DELETE_ORPHANS = delete(prompt_states).where(
-    text(UNADMITTED), _ON_PAGE, ~exists().where(prompts.c.id == prompt_states.c.prompt_id)
+_ORPHANED = ~exists().where(prompts.c.id == prompt_states.c.prompt_id)
+_DELETE_ORPHANS = (
+    delete(prompt_states).where(text(UNADMITTED), _ON_PAGE, _ORPHANED).returning(prompt_states.c.prompt_id)
 )
 
 
@@ -140,8 +142,19 @@ async def read_unadmitted(connection: AsyncConnection, prompt_ids: Sequence[int]
 
 
 async def delete_orphans(connection: AsyncConnection, prompt_ids: Sequence[int]) -> int:
-    """Of these states those whose row is gone without its trigger (`INSERT OR REPLACE`); how many."""
-    return int((await connection.execute(_DELETE_ORPHANS, {"page": listed(connection, prompt_ids)})).rowcount)
+    """Of these states those whose row is gone without its trigger (`INSERT OR REPLACE`), with replies; how many."""
+    page = {"page": listed(connection, prompt_ids)}
+    return await delete_replies_of(connection, (await connection.execute(_DELETE_ORPHANS, page)).scalars().all())
+
+
+_DELETE_REPLIES = delete(replies).where(among(replies.c.prompt_id, bindparam("gone")))
+
+
+async def delete_replies_of(connection: AsyncConnection, prompt_ids: Sequence[int]) -> int:
+    """Delete what came back for prompts that are gone; of how many."""
+    if prompt_ids:
+        await connection.execute(_DELETE_REPLIES, {"gone": listed(connection, prompt_ids)})
+    return len(prompt_ids)
 
 
 _ADMIT = (
@@ -354,6 +367,6 @@ async def cancel_lines(connection: AsyncConnection, batch_id: int, now_ms: int, 
 
 
 async def delete_batched_orphans(connection: AsyncConnection, batch_id: int) -> int:
-    """States in this batch whose row was replaced under them (`INSERT OR REPLACE`); how many."""
-    gone = delete(prompt_states).where(*_in_batch(batch_id), ~exists().where(prompts.c.id == prompt_states.c.prompt_id))
-    return int((await connection.execute(gone)).rowcount)
+    """States in this batch whose row was replaced under them (`INSERT OR REPLACE`), with replies; how many."""
+    gone = delete(prompt_states).where(*_in_batch(batch_id), _ORPHANED).returning(prompt_states.c.prompt_id)
+    return await delete_replies_of(connection, (await connection.execute(gone)).scalars().all())

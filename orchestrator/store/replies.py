@@ -144,8 +144,12 @@ async def with_members(connection: AsyncConnection, batch_ids: Sequence[int]) ->
 
 
 async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: Sequence[int]) -> set[int]:
-    """Those of these prompts that left this batch earlier with an outcome of their own."""
-    found = select(replies.c.prompt_id, replies.c.batch_id).where(replies.c.prompt_id.in_(prompt_ids))
+    """Those of these prompts that left this batch earlier with an outcome of their own, and are sent as they were."""
+    found = (
+        select(replies.c.prompt_id, replies.c.batch_id)
+        .join(prompt_states, prompt_states.c.prompt_id == replies.c.prompt_id)
+        .where(replies.c.prompt_id.in_(prompt_ids), replies.c.seq > prompt_states.c.sent_from_seq)
+    )
     return {prompt_id for prompt_id, of_batch in await connection.execute(found) if of_batch == batch_id}
 
 

@@ -129,6 +129,8 @@ prompt_states = Table(
     Column("batch_id", Key),
     Column("model", Text),
     Column("finished_at_ms", BigInteger),
+    # How many replies there were when what is sent changed last: only later ones, and their batches, are of this text.
+    Column("sent_from_seq", Integer, nullable=False, server_default=text("0")),
     CheckConstraint(f"status IN ({quoted(PromptStatus)})", name="status_is_known"),
     CheckConstraint("(status = 'batched') = (batch_id IS NOT NULL)", name="batched_has_batch"),
 )

@@ -118,6 +118,14 @@ MUTATIONS = (
         test="tests/stages/test_collect.py",
     ),
     Mutation(
+        "a success of the text before an edit is no answer of the text after it",
+        "store/replies.py",
+        "        .where(replies.c.prompt_id.in_(prompt_ids), replies.c.seq > prompt_states.c.sent_from_seq)",
+        "        .where(replies.c.prompt_id.in_(prompt_ids))",
+        theme="people",
+        test="tests/stages/test_collect.py",
+    ),
+    Mutation(
         "the first success wins",
         "stages/collect.py",
         "        if left.outcome.fault is None and left.member.status is not PromptStatus.DONE",

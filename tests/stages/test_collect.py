@@ -261,6 +261,21 @@ async def test_a_success_after_a_server_side_retry_of_a_failed_line_is_kept(star
     assert rig.ledger.creates == 1
 
 
+async def test_a_success_of_the_text_before_an_edit_is_no_answer_of_the_text_after_it(start):
+    rig = await start(sandbox={"slow_seconds": 600}, retry={"base_seconds": 3000})
+    rig.ask("corrected", "The old question?", model="m+sandbox-bad-request-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    batch = await rig.collected()
+    rig.sql("UPDATE prompts SET prompt = 'The new question?' WHERE custom_id = 'corrected'")
+    await server_retries(rig, batch)
+    await rig.until(lambda: rig.statuses()["slow"] == "done")
+    assert rig.statuses()["corrected"] == "failed"
+    rig.sql("UPDATE prompt_states SET status = 'queued' WHERE status = 'failed'")
+    await rig.until_idle()
+    assert rig.result("corrected")["answer"].endswith("The new question?")
+    assert rig.history("corrected") == ["invalid", None]
+
+
 async def test_a_success_after_a_server_side_retry_spares_the_resend_that_is_waiting(start):
     rig = await start(sandbox={"slow_seconds": 600}, retry={"base_seconds": 3000})
     rig.ask("upgraded", model="m+sandbox-fail-once")

@@ -176,6 +176,42 @@ async def test_who_left_a_batch_with_an_outcome_is_known(user, daemon, batched):
     assert await daemon.read(lambda c: once_in_batch(c, 2, ids)) == set()
 
 
+SENT_ANEW = {
+    "prompt": "UPDATE prompts SET prompt = 'new'",
+    "system": "UPDATE prompts SET system = 'new'",
+    "body": """UPDATE prompts SET body = '{"temperature": 0}'""",
+    "model": "UPDATE prompts SET model = 'new'",
+    "endpoint": "UPDATE prompts SET endpoint = '/v1/responses'",
+    "window": "UPDATE prompts SET completion_window = '1h'",
+    "provider": "UPDATE prompts SET provider = 'new'",
+    "custom_id": "UPDATE prompts SET custom_id = 'new'",
+}
+SENT_AS_BEFORE = {
+    "tag": "UPDATE prompts SET tag = 'new'",
+    "priority": "UPDATE prompts SET priority = 7",
+    "the same": "UPDATE prompts SET prompt = prompt, system = system, body = body, provider = provider",
+}
+
+
+@pytest.mark.parametrize("edit", [*SENT_ANEW, *SENT_AS_BEFORE])
+async def test_an_outcome_of_what_was_sent_before_an_edit_says_nothing_of_what_is_sent_now(user, daemon, batched, edit):
+    await recorded(daemon, entry(batched, OOPS, PromptStatus.FAILED))
+    user.run((SENT_ANEW | SENT_AS_BEFORE)[edit])
+    known = {batched.prompt_id} if edit in SENT_AS_BEFORE else set()
+    assert await daemon.read(lambda c: once_in_batch(c, 1, [batched.prompt_id])) == known
+
+
+async def test_what_failed_after_the_edit_is_known_again(user, daemon, batched):
+    await recorded(daemon, entry(batched, OOPS, PromptStatus.FAILED))
+    user.run("UPDATE prompts SET prompt = 'new'")
+    user.run("UPDATE prompt_states SET status = 'queued'")
+    await daemon.admit(batched.prompt_id)
+    batch = await daemon.batch(batched.prompt_id, key="orc-2")
+    await recorded(daemon, entry(await member_of(daemon, batched.prompt_id), OOPS, PromptStatus.FAILED))
+    assert await daemon.read(lambda c: once_in_batch(c, batch.id, [batched.prompt_id])) == {batched.prompt_id}
+    assert await daemon.read(lambda c: once_in_batch(c, 1, [batched.prompt_id])) == set()
+
+
 async def test_lines_that_are_nobodys_are_kept_with_their_bytes(user, daemon):
     lost = [Outcome(Fault.UNREADABLE, raw=b"\xff\x00"), Outcome(Fault.UNREADABLE, raw=b"{")]
     for _ in range(2):
@@ -203,6 +239,18 @@ async def test_a_row_replaced_under_its_number_can_end_like_any_other(user, daem
     assert user.rows("SELECT status, answer, attempts FROM results") == [
         {"status": "done", "answer": "hello", "attempts": 1}
     ]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("insert", ["INSERT", "INSERT OR IGNORE", "INSERT OR REPLACE"])
+async def test_a_number_given_again_brings_no_state_of_the_row_that_had_it(user, daemon, insert):
+    prompt_id = user.insert(custom_id="a")
+    await daemon.admit(prompt_id)
+    await recorded(daemon, entry(await member_of(daemon, prompt_id), OOPS, PromptStatus.FAILED))
+    user.run("INSERT OR REPLACE INTO prompts (custom_id, prompt) VALUES ('a', 'second')")
+    user.run(f"{insert} INTO prompts (id, custom_id, prompt, priority) VALUES (?, 'b', 'third', 0)", prompt_id)
+    member = await member_of(daemon, prompt_id)
+    assert (member.status, member.attempts, member.replies) == ("queued", 0, 0)
 
 
 @pytest.mark.sqlite

@@ -186,6 +186,17 @@ def test_an_id_never_changes(user):
         user.run("UPDATE prompts SET id = 99 WHERE id = ?", user.insert())
 
 
+@pytest.mark.sqlite
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("name", ["rowid", "_rowid_", "oid"])
+def test_an_id_never_changes_by_another_name(user, status, name):
+    prompt_id = user.insert()
+    user.put(prompt_id, status)
+    with pytest.raises(user.refused, match="insert a new one"):
+        user.run(f"UPDATE prompts SET {name} = 99 WHERE id = ?", prompt_id)
+    user.run(f"UPDATE prompts SET {name} = id, tag = 'x'")
+
+
 @pytest.mark.parametrize("column", [column for column in SENT if column != "id"])
 def test_an_edited_prompt_is_admitted_anew(user, column):
     prompt_id = user.insert(custom_id="a", prompt="hi")
