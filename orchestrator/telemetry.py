@@ -133,7 +133,8 @@ EVENTS: dict[str, Event] = {
     ),
     "submit.undecided": Event(
         "error",
-        "A batch's creation got no reply and this provider's listing cannot show it: held, to not pay twice.",
+        "A batch's creation got no reply, or one to be replaced is not found, and this provider's listing cannot show "
+        "it: held, to not pay twice.",
         _BATCH,
         "Look at the provider's batch list for this key; if it is not there, set the provider's "
         "searchable_batches to true for one start.",

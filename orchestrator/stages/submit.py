@@ -196,9 +196,7 @@ async def _create_failed(context: Context, batch: Batch, error: ProviderError) -
 async def _look_for_batch(context: Context, client: Client, batch: Batch) -> bool:
     """The reply to a creation is missing: adopt what the listing shows, or, after several looks, create again (F1)."""
     if not client.provider.searchable_batches:
-        tell("submit.undecided", batch=batch.id, key=batch.key)
-        await _delay(context, batch, "creation got no reply and cannot be looked up", UNDECIDED_SECONDS)
-        return False
+        return await _undecided(context, batch, "creation got no reply and cannot be looked up")
     try:
         found = await client.find_batches(batch.key, context.seconds_since(batch.created_at_ms))
     except ProviderError as error:
@@ -208,6 +206,13 @@ async def _look_for_batch(context: Context, client: Client, batch: Batch) -> boo
         await _adopt(context, client, batch, ours)
         return False
     return await _looked_in_vain(context, batch, "batch", context.config.submission.adopt_checks, BatchStatus.UPLOADED)
+
+
+async def _undecided(context: Context, batch: Batch, reason: str) -> bool:
+    """Nothing that can be asked tells whether another batch would be paid for twice: a person has to look."""
+    tell("submit.undecided", batch=batch.id, key=batch.key)
+    await _delay(context, batch, reason, UNDECIDED_SECONDS)
+    return False
 
 
 async def _adopt(context: Context, client: Client, batch: Batch, found: list[RemoteBatch]) -> None:
@@ -274,7 +279,7 @@ async def _is_gone(context: Context, client: Client, batch: Batch) -> bool:
         await _looked_in_vain(context, batch, "deleted batch", needed, BatchStatus.REPLACING)
         return False
     if not client.provider.searchable_batches:
-        return True
+        return await _undecided(context, batch, f"GET /batches/{remote_id}: 404, and it cannot be looked up")
     try:
         listed = await client.find_batches(batch.key, context.seconds_since(batch.created_at_ms))
     except ProviderError as error:

@@ -104,6 +104,22 @@ async def test_many_404s_are_no_proof_either_while_the_old_batch_is_listed(start
     paid_once(rig)
 
 
+async def test_where_the_listing_cannot_show_our_key_404s_alone_never_replace_a_batch(start):
+    rig = await stuck(start, provider={"searchable_batches": False})
+    await rig.until(lambda: rig.batch()["remote_status"] == "validating")
+    rig.clock.advance(1801)
+    await rig.run(poll)
+    rig.faults.add("batch-gone", times=12)
+    for _ in range(12):
+        await rig.run(submit)
+        rig.clock.advance(700)
+        assert rig.ledger.creates == 1
+        assert rig.batch()["status"] == "replacing"
+    assert rig.told("submit.undecided")
+    await rig.until_idle()
+    paid_once(rig)
+
+
 async def test_the_deleted_batch_is_never_adopted_again(start):
     rig = await stuck(start)
     rig.faults.add("create-lost-reply", times=1)
