@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 QUOTED_CHARACTERS = 80
+AROUND_BYTES = 1024
+"""More than stands around the text in a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def place(prompt: Prompt, rules: Mapping[str, Rules], defaults: Defaults) -> Pla
         known = ", ".join(sorted(rules))
         named = _quoted(provider)
         raise InvalidPrompt(f"unknown provider {named}: use one of {known}, or add [providers.{named[1:-1]}]")
-    allowed = rules[provider]
+    allowed, texts = rules[provider], (prompt.prompt, prompt.system, prompt.body)
+    _check_size("text", sum(map(len, filter(None, texts))), allowed.max_line_bytes, provider)
     endpoint = _allowed(prompt.endpoint, "endpoint", defaults.endpoint, provider, allowed.endpoints)
     windows = allowed.completion_windows
     window = _allowed(prompt.completion_window, "completion_window", defaults.completion_window, provider, windows)
@@ -60,6 +63,11 @@ def place(prompt: Prompt, rules: Mapping[str, Rules], defaults: Defaults) -> Pla
     nbytes = len(encode_line(prompt.custom_id, endpoint, b"")) + len(body)
     _check_size("line", nbytes, allowed.max_file_bytes, provider)
     return Placed(Lane(provider, endpoint, window, "" if allowed.mix_models else model), model, nbytes)
+
+
+def most_line_bytes(rules: Mapping[str, Rules]) -> int:
+    """A row with more text than this is too much for each of these providers, however it is written (F35)."""
+    return max(allowed.max_line_bytes for allowed in rules.values())
 
 
 def _chosen(value: bytes | None, column: str, default: str) -> str:
@@ -80,6 +88,8 @@ def _quoted(value: str) -> str:
 
 def _check_size(what: str, nbytes: int, most: int, provider: str) -> None:
     if nbytes > most:
-        raise InvalidPrompt(
-            f"{what} of {nbytes} bytes is over the {most} bytes that {provider} takes: shorten the prompt"
-        )
+        raise InvalidPrompt(over_size(what, nbytes, most, provider))
+
+
+def over_size(what: str, nbytes: int, most: int, provider: str) -> str:
+    return f"{what} of {nbytes} bytes is over the {most} bytes that {provider} takes: shorten the prompt"

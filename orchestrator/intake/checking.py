@@ -126,7 +126,9 @@ class Checker:
         return Prompt(0, row.custom_id or NAMELESS, **columns, not_before_readable=readable)
 
     def _is_time(self, text: str) -> bool:
-        return bool(self._seen.execute("SELECT julianday(?) IS NOT NULL", (text,)).fetchone()[0])
+        return bool(
+            self._seen.execute("SELECT ?1 LIKE '____-__-__%' AND julianday(?1) IS NOT NULL", (text,)).fetchone()[0]
+        )
 
     def _count(self, placed: Placed) -> None:
         found = self.findings

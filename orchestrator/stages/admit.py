@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.context import Context, Tick
-from orchestrator.core.admission import Placed, place
+from orchestrator.core.admission import AROUND_BYTES, Placed, most_line_bytes, over_size, place
 from orchestrator.core.lines import InvalidPrompt
 from orchestrator.core.model import Fault, Lane, Prompt
 from orchestrator.core.outcomes import Outcome
@@ -16,8 +16,10 @@ from orchestrator.store.queue import (
     PAGE_LINES,
     Admitted,
     Line,
+    Oversized,
     admit_prompts,
     delete_orphans,
+    list_oversized,
     list_unadmitted,
     next_wake_ms,
     pages,
@@ -34,6 +36,14 @@ if TYPE_CHECKING:
 
 
 LOOKS_PER_TICK = 20
+
+
+class Refused(NamedTuple):
+    """A row that cannot be sent as it stands, and why."""
+
+    prompt_id: int
+    custom_id: str
+    reason: str
 
 
 async def admit(context: Context) -> Tick:
@@ -83,35 +93,40 @@ async def _admit_page(
     None that came in between them since: they may be many, and nobody waits long for a transaction.
     """
     await delete_orphans(connection, page)
-    placed, bad = _judge(context, await read_unadmitted(connection, page))
+    most = most_line_bytes(context.rules())
+    placed, bad = _judge(context, await read_unadmitted(connection, page, most + AROUND_BYTES))
+    bad += _judge_oversized(await list_oversized(connection, page, most + AROUND_BYTES), most)
     lane_ids = {
         lane: await find_or_make_lane(connection, lane) for lane in dict.fromkeys(one.lane for _, _, one in placed)
     }
     now_ms = context.now_ms()
     await admit_prompts(connection, [_admitted(prompt, due, one, lane_ids, now_ms) for prompt, due, one in placed])
     await _fail(connection, context, bad)
-    return len(placed), [(prompt.custom_id, reason) for prompt, reason in bad]
+    return len(placed), [(row.custom_id, row.reason) for row in bad]
 
 
-def _judge(
-    context: Context, rows: list[tuple[Prompt, int]]
-) -> tuple[list[tuple[Prompt, int, Placed]], list[tuple[Prompt, str]]]:
+def _judge(context: Context, rows: list[tuple[Prompt, int]]) -> tuple[list[tuple[Prompt, int, Placed]], list[Refused]]:
     rules, defaults = context.rules(), context.defaults()
-    placed, bad = [], []
+    placed, bad = list[tuple[Prompt, int, Placed]](), list[Refused]()
     for prompt, due_at_ms in rows:
         try:
             placed.append((prompt, due_at_ms, place(prompt, rules, defaults)))
         except InvalidPrompt as mistake:
-            bad.append((prompt, str(mistake)))
+            bad.append(Refused(prompt.id, prompt.custom_id, str(mistake)))
     return placed, bad
+
+
+def _judge_oversized(rows: list[Oversized], most: int) -> list[Refused]:
+    """Nobody takes them, and reading one of hundreds of megabytes takes its size several times over."""
+    return [Refused(row.prompt_id, row.custom_id, over_size("text", row.nbytes, most, "any provider")) for row in rows]
 
 
 def _admitted(prompt: Prompt, due_at_ms: int, placed: Placed, lane_ids: dict[Lane, int], now_ms: int) -> Admitted:
     return Admitted(prompt.id, lane_ids[placed.lane], placed.model, placed.line_bytes, due_at_ms > now_ms)
 
 
-async def _fail(connection: AsyncConnection, context: Context, bad: list[tuple[Prompt, str]]) -> None:
-    reasons = {prompt.id: reason for prompt, reason in bad}
+async def _fail(connection: AsyncConnection, context: Context, bad: list[Refused]) -> None:
+    reasons = {row.prompt_id: row.reason for row in bad}
     members = await get_members(connection, list(reasons)) if reasons else []
     entries = [
         refused(

@@ -61,7 +61,10 @@ def _utf8_postgresql(element: Any, compiler: Any, **options: Any) -> str:  # noq
 
 
 class readable_time(FunctionElement[bool]):  # noqa: N801
-    """Whether a user's time is empty or one the database understands; PostgreSQL takes no other."""
+    """Whether a user's time is empty or one the database understands; PostgreSQL takes no other.
+
+    SQLite also reads `12:00` as in the year 2000, and `2099` as a day of the Stone Age: a time begins with a date.
+    """
 
     type = Boolean()
     inherit_cache = True
@@ -70,7 +73,7 @@ class readable_time(FunctionElement[bool]):  # noqa: N801
 @compiles(readable_time, "sqlite")
 def _readable_time_sqlite(element: Any, compiler: Any, **options: Any) -> str:  # noqa: ANN401
     column = compiler.process(element.clauses, **options)
-    return f"({column} IS NULL OR julianday({column}) IS NOT NULL)"
+    return f"({column} IS NULL OR {column} LIKE '____-__-__%' AND julianday({column}) IS NOT NULL)"
 
 
 @compiles(readable_time, POSTGRESQL)

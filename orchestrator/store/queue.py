@@ -50,6 +50,14 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     nbytes: int
 
 
+class Oversized(msgspec.Struct, frozen=True, gc=False):
+    """A row with more text than is read; `nbytes` of it."""
+
+    prompt_id: int
+    custom_id: str
+    nbytes: int
+
+
 class Admitted(msgspec.Struct, frozen=True, gc=False):
     prompt_id: int
     lane_id: int
@@ -115,12 +123,19 @@ _LIST_UNADMITTED = (
 )
 _IN_RANGE = prompt_states.c.prompt_id.between(bindparam("first_id"), bindparam("last_id"))
 _ON_PAGE = among(prompt_states.c.prompt_id, bindparam("page"))
-_UNADMITTED_IDS = select(prompt_states.c.prompt_id).where(text(UNADMITTED), _ON_PAGE)
+_FITS = prompt_states.c.line_bytes <= bindparam("most")
+_UNADMITTED_IDS = select(prompt_states.c.prompt_id).where(text(UNADMITTED), _ON_PAGE, _FITS)
 _READ_UNADMITTED = (
     select(*_PROMPT_COLUMNS, prompt_states.c.due_at_ms)
     .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
-    .where(text(UNADMITTED), _ON_PAGE)
+    .where(text(UNADMITTED), _ON_PAGE, _FITS)
     .order_by(prompt_states.c.prompt_id)
+)
+_LIST_OVERSIZED = (
+    select(prompts.c.id, prompts.c.custom_id, prompt_states.c.line_bytes)
+    .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
+    .where(text(UNADMITTED), _ON_PAGE, ~_FITS)
+    .with_for_update(of=prompt_states, skip_locked=True)
 )
 _ORPHANED = ~exists().where(prompts.c.id == prompt_states.c.prompt_id)
 _DELETE_ORPHANS = (
@@ -133,12 +148,20 @@ async def list_unadmitted(connection: AsyncConnection) -> list[Line]:
     return [Line(*row) for row in (await connection.execute(_LIST_UNADMITTED)).all()]
 
 
-async def read_unadmitted(connection: AsyncConnection, prompt_ids: Sequence[int]) -> list[tuple[Prompt, int]]:
-    """These rows with the time (ms) they are due; theirs is held, so that no edit comes before its verdict."""
-    page = {"page": listed(connection, prompt_ids)}
+async def read_unadmitted(
+    connection: AsyncConnection, prompt_ids: Sequence[int], most_bytes: int
+) -> list[tuple[Prompt, int]]:
+    """Those of these rows with at most so much text, and when they are due (ms); held, so that none is edited."""
+    page = {"page": listed(connection, prompt_ids), "most": most_bytes}
     mine = await locked(connection, _UNADMITTED_IDS, prompt_states, page)
     rows = (await connection.execute(_READ_UNADMITTED, page)).all()
     return [(Prompt(*row[:-1]), row[-1]) for row in rows if mine is None or row[0] in mine]
+
+
+async def list_oversized(connection: AsyncConnection, prompt_ids: Sequence[int], most_bytes: int) -> list[Oversized]:
+    """The others of them, whose text is not read; held as well."""
+    page = {"page": listed(connection, prompt_ids), "most": most_bytes}
+    return [Oversized(*row) for row in await connection.execute(_LIST_OVERSIZED, page)]
 
 
 async def delete_orphans(connection: AsyncConnection, prompt_ids: Sequence[int]) -> int:

@@ -228,6 +228,24 @@ async def test_prompts_of_a_provider_that_left_the_settings_fail_with_its_name(s
     assert "other" in rig.result("orphan")["error_message"]
 
 
+async def test_text_over_what_any_provider_takes_fails_without_being_read(start, monkeypatch):
+    limits = {"max_line_bytes": 2000, "max_file_bytes": 100_000}
+    rig = await start(provider=limits, other=limits | {"max_line_bytes": 5000})
+    rig.ask("short")
+    rig.ask("long", "x" * 5001)
+    rig.ask("longer", "x" * 100_000)
+    admit_stage = sys.modules["orchestrator.stages.admit"]
+    judged, place = [], admit_stage.place
+    monkeypatch.setattr(
+        admit_stage, "place", lambda prompt, *rest: judged.append(prompt.custom_id) or place(prompt, *rest)
+    )
+    await rig.until_idle()
+    assert judged == ["short", "long"]
+    assert rig.statuses() == {"short": "done", "long": "failed", "longer": "failed"}
+    assert rig.result("longer")["error_message"].startswith("text of 100000 bytes is over the 5000 bytes")
+    assert rig.result("longer")["fault"] == "invalid"
+
+
 BAD = {
     "not json": {"body": "{"},
     "no object": {"body": "[1]"},

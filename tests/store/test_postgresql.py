@@ -200,9 +200,9 @@ async def test_a_nul_is_shown_as_a_replacement_and_the_response_keeps_it(user, d
 
 async def test_whoever_looks_for_new_rows_passes_over_those_another_daemon_has_in_hand(user, daemon, second):
     user.insert_many(4)
-    one = await held(daemon.database, lambda c: read_unadmitted(c, [1, 2]))
+    one = await held(daemon.database, lambda c: read_unadmitted(c, [1, 2], 1000))
     assert [line.prompt_id for line in await second.database.look(list_unadmitted)] == [3, 4]
-    assert [row.id for row, _ in await second.write(lambda c: read_unadmitted(c, [1, 2, 3, 4]))] == [3, 4]
+    assert [row.id for row, _ in await second.write(lambda c: read_unadmitted(c, [1, 2, 3, 4], 1000))] == [3, 4]
     assert [row.id for row, _ in await one.let_go()] == [1, 2]
 
 
@@ -210,7 +210,7 @@ async def test_an_edit_waits_for_the_verdict_and_is_admitted_anew(user, daemon, 
     prompt_id = user.insert(prompt="short")
 
     async def judged(connection):
-        await read_unadmitted(connection, [1])
+        await read_unadmitted(connection, [1], 1000)
         await asyncio.sleep(0)
         lane_id = await find_or_make_lane(connection, LANE)
         await connection.exec_driver_sql(f"UPDATE prompt_states SET lane_id = {lane_id}, model = 'm'")

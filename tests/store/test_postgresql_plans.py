@@ -58,7 +58,7 @@ HOT = {
     **{name: same(CALLS[name][0]) for name in SAME},
     **{f"claim for {stage}": claimed(where) for stage, where in DUE.items()},
     **{f"next due of {stage}": looked_for(where) for stage, where in DUE.items()},
-    "read_unadmitted": lambda c, first: read_unadmitted(c, [*range(first, first + 501)]),
+    "read_unadmitted": lambda c, first: read_unadmitted(c, [*range(first, first + 501)], 1000),
     "delete_orphans": lambda c, first: delete_orphans(c, [*range(first, first + 501)]),
     "admit_prompts": lambda c, first: admit_prompts(c, [Admitted(first, 1, "m", 10, False)] * 2),
     "list_ready_lanes": lambda c, _first: list_ready_lanes(c, 500, NOW_MS),

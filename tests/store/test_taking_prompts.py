@@ -13,10 +13,12 @@ from orchestrator.store.queue import (
     PAGE_BYTES,
     PAGE_LINES,
     Line,
+    Oversized,
     admit_again,
     cancel_lines,
     list_batched_of_models,
     list_lines,
+    list_oversized,
     list_ready,
     list_ready_lanes,
     list_unadmitted,
@@ -61,26 +63,46 @@ async def test_a_page_of_new_rows_is_no_longer_than_a_page(user, daemon):
 @pytest.mark.sqlite
 async def test_text_is_read_as_the_bytes_that_were_stored(user, daemon):
     user.run("INSERT INTO prompts (prompt, body, custom_id) VALUES (CAST(x'ff00' AS TEXT), 'é', 'a')")
-    ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, [1]))
+    ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, [1], 1000))
     assert (row.custom_id, row.prompt, row.body, row.system, row.model) == ("a", b"\xff\x00", "é".encode(), None, None)
 
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize(
     ("not_before", "readable"),
-    [(None, True), ("2027-01-15 08:00:00", True), ("2027-01-15T08:00:00Z", True), ("soon", False), ("", False)],
+    [
+        *(
+            (text, True)
+            for text in (None, "2027-01-15 08:00:00", "2027-01-15T08:00:00Z", "2027-01-15 08:00+02:00", "2027-01-15")
+        ),
+        *(
+            (text, False)
+            for text in ("soon", "", "12:00", "2099", "20270115", "2461374.5", "now", "2027-13-01", "2027-1-15")
+        ),
+    ],
 )
 async def test_a_time_that_is_none_is_seen(user, daemon, not_before, readable):
     user.insert(not_before=not_before)
-    ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, [1]))
+    ((row, _due),) = await daemon.read(lambda c: read_unadmitted(c, [1], 1000))
     assert row.not_before_readable is readable
+
+
+async def test_a_row_with_too_much_text_is_listed_and_not_read(user, daemon):
+    short = user.insert(prompt="x" * 10)
+    long = user.insert(custom_id="long", prompt="x" * 5, system="é", body='{"a": 1}')
+    ids = [short, long]
+    assert [row.id for row, _ in await daemon.read(lambda c: read_unadmitted(c, ids, 14))] == [short]
+    assert await daemon.read(lambda c: list_oversized(c, ids, 14)) == [Oversized(long, "long", 15)]
+    assert await daemon.read(lambda c: list_oversized(c, ids, 15)) == []
+    await daemon.admit(*ids)
+    assert await daemon.read(lambda c: list_oversized(c, ids, 14)) == []
 
 
 async def test_only_rows_nobody_looked_at_are_read(user, daemon):
     queued, admitted, cancelled = user.insert_many(3)
     await daemon.admit(admitted)
     user.put(cancelled, "cancelled")
-    assert [row.id for row, _ in await daemon.read(lambda c: read_unadmitted(c, [*range(100)]))] == [queued]
+    assert [row.id for row, _ in await daemon.read(lambda c: read_unadmitted(c, [*range(100)], 1000))] == [queued]
 
 
 async def test_admission_does_not_touch_what_a_user_cancelled_meanwhile(user, daemon):
