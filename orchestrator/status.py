@@ -13,6 +13,7 @@ from orchestrator.core.telling import duration, iso
 from orchestrator.remembered import Remembered
 from orchestrator.store.overview import (
     ActiveBatch,
+    Tags,
     Trouble,
     count_by_tag,
     count_prompts,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from orchestrator.config import Config
     from orchestrator.store.database import Database
 
-    Tags = Mapping[str | None, Mapping[str, int]]
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 STEP_MS, STEPS = 600_000, 72
@@ -167,7 +167,8 @@ def as_object(look: Look) -> dict[str, Any]:
         "restored": _restored_object(look),
         "prompts": dict(look.prompts),
         "flow": _flow(look),
-        "tags": [{"tag": tag, **counts} for tag, counts in look.tags.items()],
+        "tags": [{"tag": tag, **counts} for tag, counts in look.tags.named.items()],
+        "other_tags": look.tags.others,
         "pruned": dict(look.pruned),
         "rates": look.rates,
         "throughput": {"since": iso(look.at_ms - STEPS * STEP_MS), "step_seconds": STEP_MS // 1000, **look.throughput},

@@ -101,6 +101,8 @@ def _tags(status: Status, most: int) -> Table:
     table = _table(_named("tags", tags, most), *status["prompts"])
     for counts in tags[:most]:
         table.add_row(_text(label(counts["tag"])), *(f"{counts[name]}" for name in status["prompts"]))
+    if any(status["other_tags"].values()):
+        table.add_row("(other tags)", *(f"{count}" for count in status["other_tags"].values()))
     return table
 
 

@@ -39,6 +39,7 @@ EPILOG = """\b
             "last_hour" how many were {"packed", "submitted", "done",
             "failed", "resent"}
   tags      [{"tag", and the five of prompts}], tag null for those without
+  other_tags  the five of all other prompts, where there are over 10,000 tags
   pruned    {"done", "failed", "cancelled"}: how many more there were, which
             were deleted for their age
   rates     {"last_minute", "last_hour"}, each {"done", "failed"}: how many
@@ -156,7 +157,10 @@ def _prompt_rows(status: Mapping[str, Any]) -> list[list[object]]:
     """Every tag's counts, the largest first, and their sum."""
     total: list[object] = ["total", *status["prompts"].values()]
     rows = [[label(counts["tag"]), *(counts[name] for name in status["prompts"])] for counts in by_size(status["tags"])]
-    return [*_first(rows), total] if any(counts["tag"] is not None for counts in status["tags"]) else [total]
+    if all(counts["tag"] is None for counts in status["tags"]):
+        return [total]
+    others = [["(other tags)", *status["other_tags"].values()]] if any(status["other_tags"].values()) else []
+    return [*_first(rows), *others, total]
 
 
 def by_size(tags: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 REPLIES_LOOKED_AT = 1000
 BATCH_COLUMNS = ("id", "endpoint", "status", "lines", "lines_done", "lines_failed", "lines_resent")
 
+MOST_TAGS = 10_000
+"""Counted each by itself, 1 kB of memory for one: users give every prompt a tag of its own."""
+
 _batches = table("batches", *(column(name) for name in BATCH_COLUMNS))
 
 
@@ -61,6 +64,14 @@ class Trouble:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Counts by status of each of the first MOST_TAGS tags, None for no tag, and of all others together."""
+
+    named: dict[str | None, dict[str, int]]
+    others: dict[str, int]
+
+
 async def count_prompts(connection: AsyncConnection) -> dict[str, int]:
     """Every prompt by status, every status named; walks the narrow table and one index of the other.
 
@@ -81,14 +92,20 @@ _COUNT_BY_TAG = (
 )
 
 
-async def count_by_tag(connection: AsyncConnection) -> dict[str | None, dict[str, int]]:
+async def count_by_tag(connection: AsyncConnection) -> Tags:
     """Every prompt, by tag and status, every status named; reads each prompt's tag: a second per million."""
-    found: dict[str | None, dict[str, int]] = {}
+    found, others = dict[str | None, dict[str, int]](), _none_yet()
     async for first_id, last_id in windows(connection):
         for tag, status, count in await connection.execute(_COUNT_BY_TAG, {"first_id": first_id, "last_id": last_id}):
             name = None if tag is None else tag.decode(errors="replace")
-            found.setdefault(name, {each.value: 0 for each in PromptStatus})[status] += count
-    return {tag: found[tag] for tag in sorted(found, key=lambda tag: (tag is not None, tag))}
+            if name not in found:
+                found |= {name: _none_yet()} if len(found) < MOST_TAGS else {}
+            found.get(name, others)[status] += count
+    return Tags({tag: found[tag] for tag in sorted(found, key=lambda tag: (tag is not None, tag))}, others)
+
+
+def _none_yet() -> dict[str, int]:
+    return {status.value: 0 for status in PromptStatus}
 
 
 async def newest_prompt(connection: AsyncConnection) -> int:

@@ -52,8 +52,8 @@ def keys_of(found):
 
 
 STATUS = {
-    "at", "attention", "batches", "database", "errors", "events", "faults", "faults_since", "flow", "pauses", "prompts",
-    "pruned", "rates", "restored", "tags", "throughput",
+    "at", "attention", "batches", "database", "errors", "events", "faults", "faults_since", "flow", "other_tags",
+    "pauses", "prompts", "pruned", "rates", "restored", "tags", "throughput",
 }  # fmt: skip
 REPORTS = {
     "enqueue": ({"enqueued", "skipped", "bad_lines", "files"}, "enqueue --prompt x"),

@@ -202,6 +202,21 @@ def test_of_many_tags_the_largest_are_shown(command, queue):
     assert len(command("status", "--json").json["tags"]) == 30
 
 
+def test_a_tag_for_every_prompt_is_not_held_in_memory(command, queue, monkeypatch):
+    monkeypatch.setattr("orchestrator.store.overview.MOST_TAGS", 3)
+    for number in range(5):
+        queue.add(f"q-{number}", tag=f"t-{number}")
+    queue.add("again", tag="t-0")
+    queue.add("nameless")
+    told = command("status", "--json").json
+    assert [(each["tag"], each["queued"]) for each in told["tags"]] == [(None, 1), ("t-0", 2), ("t-1", 1)]
+    assert told["other_tags"] == counts(queued=3)
+    assert [line.split() for line in command("status").out.splitlines()[-3:-1]] == [
+        ["(other", "tags)", "3", "0", "0", "0", "0"],
+        ["total", "7", "0", "0", "0", "0"],
+    ]
+
+
 def test_bytes_and_control_characters_in_tags_cannot_spoil_the_screen(command, queue):
     queue.sql("INSERT INTO prompts (prompt, tag) VALUES ('p', CAST(x'61ff' AS TEXT)), ('p', char(27) || '[2J')")
     said = command("status")

@@ -50,6 +50,20 @@ async def scene_of(queue_file):
     await database.close()
 
 
+async def test_prompts_of_more_tags_than_are_counted_are_shown_together(scene_of, monkeypatch):
+    monkeypatch.setattr("orchestrator.store.overview.MOST_TAGS", 1)
+
+    def three_tags(scene):
+        for tag in "abc":
+            scene.add(2, tag=tag)
+
+    status, page = await scene_of(three_tags)
+    assert status["other_tags"]["queued"] == 4
+    assert '(other tags)</th><td data-label="queued" class="number">4</td>' in page
+    monkeypatch.undo()
+    assert "(other tags)" not in (await scene_of(three_tags))[1]
+
+
 async def test_who_looks_again_and_again_counts_tags_less_often_than_the_rest(queue_file, monkeypatch):
     scene, database = scenes.Scene(queue_file), Database(f"sqlite:///{queue_file}")
     watched = Watched(database, Config())
