@@ -15,6 +15,7 @@ from orchestrator.store.retention import (
     list_expired,
     list_forgotten,
     prune_batches,
+    prune_lines,
     prune_prompts,
     take_chore,
 )
@@ -63,12 +64,15 @@ async def _batches(context: Context, before_ms: int) -> int:
     if not forgotten:
         return 0
 
-    async def work(connection: AsyncConnection) -> int:
-        return await prune_batches(connection, forgotten) if await _mine(connection, context) else 0
+    async def work(connection: AsyncConnection) -> tuple[int, int]:
+        if not await _mine(connection, context):
+            return 0, 0
+        lines = await prune_lines(connection, forgotten)
+        return lines, 0 if lines else await prune_batches(connection, forgotten)
 
-    gone = await context.database.write(work)
+    lines, gone = await context.database.write(work)
     context.pruning.batches += gone
-    return gone
+    return lines + gone
 
 
 async def _space(context: Context) -> int:

@@ -32,6 +32,7 @@ from orchestrator.store.tables import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from sqlalchemy import Column
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from orchestrator.core.model import Batch
@@ -159,13 +160,22 @@ async def list_forgotten(connection: AsyncConnection, before_ms: int, *, with_fi
     return [batch_id for (batch_id,) in rows]
 
 
+async def prune_lines(connection: AsyncConnection, batch_ids: Sequence[int]) -> int:
+    """Delete unreadable lines that came with these batches; stops early when there are many. How many."""
+    found = select(replies.c.id).where(replies.c.batch_id.in_(batch_ids)).limit(PAGE_ROWS)
+    return await _delete(connection, replies.c.id, [*(await connection.execute(found)).scalars()])
+
+
 async def prune_batches(connection: AsyncConnection, batch_ids: Sequence[int]) -> int:
-    """Delete these batches, and unreadable lines that came with them; stops early when it takes long. How many."""
+    """Delete these batches, of which nothing else is left; stops early when it takes long. How many."""
+    return await _delete(connection, batch_states.c.id, batch_ids)
+
+
+async def _delete(connection: AsyncConnection, key: Column[int], ids: Sequence[int]) -> int:
     gone = 0
-    for ids in _slices(batch_ids):
-        await connection.execute(delete(replies).where(replies.c.batch_id.in_(ids)))
-        await connection.execute(delete(batch_states).where(batch_states.c.id.in_(ids)))
-        gone += len(ids)
+    for some in _slices(ids):
+        await connection.execute(delete(key.table).where(key.in_(some)))
+        gone += len(some)
     return gone
 
 

@@ -8,9 +8,12 @@ from functools import partial
 import pytest
 from rig import admit, pack
 
+from orchestrator.core.model import Fault
+from orchestrator.core.outcomes import Outcome
 from orchestrator.stages import prune
 from orchestrator.store import retention
 from orchestrator.store.endings import BEFORE_ALL_ENDS, Watch, begin, list_earlier, look
+from orchestrator.store.replies import keep_unreadable
 from orchestrator.store.retention import (
     count_pages,
     give_back,
@@ -129,6 +132,22 @@ async def test_lines_that_nobody_could_read_go_with_their_batch(start):
     assert rig.value("SELECT count(*) FROM replies WHERE prompt_id IS NULL") == 1
     await two_days_later(rig)
     assert held(rig) == dict.fromkeys(TABLES, 0)
+
+
+async def test_very_many_lines_that_nobody_could_read_go_in_small_steps_and_then_their_batch(start, monkeypatch):
+    rig = await start(retention=SHORT)
+    rig.ask("deleted by its user")
+    await rig.until_idle()
+    rig.sql("DELETE FROM prompts")
+    lost = [Outcome(Fault.UNREADABLE, raw=b"{")] * 25
+    await rig.context.database.write(partial(keep_unreadable, batch_id=1, outcomes=lost, now_ms=0))
+    rig.clock.advance(2 * DAY_SECONDS)
+    monkeypatch.setattr(retention, "LONGEST_SECONDS", -1.0)
+    left = []
+    for _ in range(4):
+        assert (await prune(rig.context)).more
+        left.append((rig.value("SELECT count(*) FROM replies"), len(rig.batches())))
+    assert left == [(15, 1), (5, 1), (0, 1), (0, 0)]
 
 
 async def test_a_batch_whose_files_are_to_be_deleted_stays_until_they_are(start):

@@ -80,6 +80,7 @@ from orchestrator.store.retention import (
     named_by_open_batches,
     next_with_files,
     prune_batches,
+    prune_lines,
     prune_prompts,
 )
 
@@ -194,7 +195,8 @@ CALLS = {
     "list_expired": (lambda c: list_expired(c, NOW_MS), {ENDED, REPLIES, KEY}),
     "prune_prompts": (lambda c: prune_prompts(c, [5, 6], 1 << 60), {REPLIES, KEY}),
     "list_forgotten": (lambda c: list_forgotten(c, NOW_MS, with_files=True), {CLOSED, OF_BATCH}),
-    "prune_batches": (lambda c: prune_batches(c, [1, 2]), {OF_BATCH, KEY}),
+    "prune_lines": (lambda c: prune_lines(c, [1, 2]), {OF_BATCH}),
+    "prune_batches": (lambda c: prune_batches(c, [1, 2]), {KEY}),
     "next_with_files": (lambda c: next_with_files(c, ["p"], NOW_MS, NOW_MS), {WITH_FILES}),
     "named_by_open_batches": (lambda c: named_by_open_batches(c, ["f"]), {ACTIVE}),
 }
