@@ -63,6 +63,7 @@ def command(config_path: Path | None, /, *, as_json: bool, **selected: Unpack[Se
 
 
 async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> Report:
+    from orchestrator.cli.opening import telling_how_far  # noqa: PLC0415
     from orchestrator.store.cancel import cancel, count_in, request_cancels  # noqa: PLC0415
     from orchestrator.store.home import require_here  # noqa: PLC0415
     from orchestrator.store.requeue import list_selected, statuses_of  # noqa: PLC0415
@@ -73,11 +74,12 @@ async def _cancel(database: Database, _loaded: Loaded, selection: Selection) -> 
     unknown = [custom_id for custom_id in selection.custom_ids if custom_id not in found]
     at_once, sent, first = 0, 0, FIRST_ID
     batches: set[int] = set()
-    while page := await database.read(partial(list_selected, selection=selection, first_id=first)):
-        done = await database.write(partial(cancel, prompt_ids=page, now_ms=int(time.time() * 1000)))
-        at_once, sent, first = at_once + done.at_once, sent + done.sent, page[-1] + 1
-        batches |= done.batches
-    emptied = await database.write(partial(request_cancels, batch_ids=sorted(batches)))
+    with telling_how_far(lambda: f"{at_once} or more are cancelled, {sent} or more sent ones are not resent"):
+        while page := await database.read(partial(list_selected, selection=selection, first_id=first)):
+            done = await database.write(partial(cancel, prompt_ids=page, now_ms=int(time.time() * 1000)))
+            at_once, sent, first = at_once + done.at_once, sent + done.sent, page[-1] + 1
+            batches |= done.batches
+        emptied = await database.write(partial(request_cancels, batch_ids=sorted(batches)))
     recalled = await database.read(partial(count_in, batch_ids=emptied))
     shared = batches - {*emptied}  # where there is none, what is fewer now was answered meanwhile
     return Report(at_once, recalled, emptied, max(0, sent - recalled) if shared else 0, unknown)

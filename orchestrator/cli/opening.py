@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.cli.screen import sign_of_life
 from orchestrator.config import Loaded, load
+from orchestrator.errors import InputError
 from orchestrator.store.database import Database
 from orchestrator.store.schema import make_private_file, migrate, require_current
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 T = TypeVar("T")
@@ -33,6 +34,16 @@ def with_database(
     A terminal is told what it is doing when that takes long; None for work that shows its own progress.
     """
     return asyncio.run(_opened(load(config_path, os.environ), work, create=create, migrated=migrated, doing=doing))
+
+
+@contextlib.contextmanager
+def telling_how_far(told: Callable[[], str]) -> Iterator[None]:
+    """What is done a page at a time says how far it came when Ctrl-C breaks it off; raises InputError."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        msg = f"interrupted; {told()}; run it again for the rest"
+        raise InputError(msg) from None
 
 
 async def _opened(

@@ -49,6 +49,7 @@ def command(config_path: Path | None, /, *, cancelled: bool, as_json: bool, **se
 
 async def _retry(database: Database, _loaded: Loaded, selection: Selection) -> tuple[int, dict[str, str]]:
     """How many were queued, and why custom_ids that were named were not."""
+    from orchestrator.cli.opening import telling_how_far  # noqa: PLC0415
     from orchestrator.store.home import require_here  # noqa: PLC0415
     from orchestrator.store.requeue import list_selected, requeue, statuses_of  # noqa: PLC0415
     from orchestrator.store.windows import FIRST_ID  # noqa: PLC0415
@@ -56,9 +57,10 @@ async def _retry(database: Database, _loaded: Loaded, selection: Selection) -> t
     await database.read(require_here)
     found = await database.read(partial(statuses_of, custom_ids=selection.custom_ids)) if selection.custom_ids else {}
     queued, first = 0, FIRST_ID
-    while page := await database.read(partial(list_selected, selection=selection, first_id=first)):
-        queued += await database.write(partial(requeue, prompt_ids=page, statuses=selection.statuses))
-        first = page[-1] + 1
+    with telling_how_far(lambda: f"{queued} or more are queued again"):
+        while page := await database.read(partial(list_selected, selection=selection, first_id=first)):
+            queued += await database.write(partial(requeue, prompt_ids=page, statuses=selection.statuses))
+            first = page[-1] + 1
     others = [custom_id for custom_id in selection.custom_ids if found.get(custom_id) not in selection.statuses]
     return queued, {custom_id: _reason(found.get(custom_id)) for custom_id in others}
 
