@@ -140,6 +140,11 @@ async def locked(
     return {*(await connection.execute(ids.with_for_update(of=of, skip_locked=True), given)).scalars()}
 
 
+def commits_in_order(connection: AsyncConnection) -> bool:
+    """Whether rows become visible in the order of their ids: where there is one writer at a time."""
+    return connection.dialect.name != POSTGRESQL
+
+
 def storable(connection: AsyncConnection, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A provider's words as the database takes them: PostgreSQL knows no text with a NUL in it (F28)."""
     if connection.dialect.name != POSTGRESQL:

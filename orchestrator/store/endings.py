@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import sys
 import time
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, func, or_, select, text, tuple_
 
 from orchestrator.core.model import PromptStatus
+from orchestrator.store.dialect import commits_in_order
 from orchestrator.store.listing import SHOWN, Chosen, chosen_only, results_view
 from orchestrator.store.tables import ENDED as HAS_ENDED
 from orchestrator.store.tables import prompt_states, replies
 from orchestrator.store.windows import FIRST_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 REPLIED = (PromptStatus.DONE, PromptStatus.FAILED)
 ENDED = (*REPLIED, PromptStatus.CANCELLED)
 OVERLAP_REPLIES = 1000
-"""How far each look goes back: ids become visible out of order, and are given again when the newest was deleted."""
+"""How far each look goes back: SQLite gives ids again when the newest were deleted."""
+LOOK_REPLIES = 20_000
+"""Looked at by one look; and how far back a watch looks, as it begins, for replies that are not committed yet."""
 
 OVERLAP_SECONDS = 60.0
 """A transaction may take so long between stamping an end and committing it."""
@@ -46,11 +50,12 @@ BEFORE_ALL_ENDS: Place = (0, "", FIRST_ID)
 
 
 @dataclass(frozen=True, slots=True)
-class Replied:
-    """Ends of prompts that are done or failed, in their order, and the newest reply there is."""
+class Gap:
+    """Ids of replies, both included, that were not there when later ones were: of a transaction still under way."""
 
-    ends: list[End]
-    newest_reply: int
+    first: int
+    last: int
+    noticed_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +92,36 @@ async def list_earlier(connection: AsyncConnection, earlier: Earlier, after: Pla
     return [(row[0], row[1], row[2]) for row in await connection.execute(_LIST_EARLIER, given)]
 
 
-async def list_replied(connection: AsyncConnection, after_reply: int) -> Replied:
-    """Prompts that ended with one of the replies after this one, and with some before it."""
-    newest = int((await connection.execute(select(func.coalesce(func.max(replies.c.id), 0)))).scalar_one())
-    recent = select(replies.c.prompt_id).where(replies.c.id > min(after_reply, newest) - OVERLAP_REPLIES)
-    found = select(*_END).where(prompt_states.c.status.in_(REPLIED), prompt_states.c.prompt_id.in_(recent))
-    return Replied([(row[0], row[1]) for row in await connection.execute(found.order_by(*_END))], newest)
+_WITHIN = replies.c.id.between(bindparam("first"), bindparam("last"))
+_LIST_IDS = select(replies.c.id).where(_WITHIN).order_by(replies.c.id).limit(LOOK_REPLIES)
+_LIST_REPLIED = (
+    select(*_END)
+    .select_from(replies)
+    .join(prompt_states, _LAST_REPLY)
+    .where(_WITHIN, prompt_states.c.status.in_(REPLIED))
+)
+_NEWEST = select(func.coalesce(func.max(replies.c.id), 0))
+
+
+async def list_ids(connection: AsyncConnection, first: int, last: int) -> list[int]:
+    """The first LOOK_REPLIES replies from `first` to `last`, in order."""
+    return [*(await connection.execute(_LIST_IDS, {"first": first, "last": last})).scalars()]
+
+
+async def list_replied(connection: AsyncConnection, first: int, last: int) -> list[End]:
+    """Ends of prompts whose last reply is one of these."""
+    rows = await connection.execute(_LIST_REPLIED, {"first": first, "last": last})
+    return [(row[0], row[1]) for row in rows]
+
+
+def gaps_in(ids: Iterable[int], first: int, noticed_at: float) -> list[Gap]:
+    """What is missing from `first` to the last of these ids."""
+    found = []
+    for reply_id in ids:
+        if reply_id > first:
+            found.append(Gap(first, reply_id - 1, noticed_at))
+        first = reply_id + 1
+    return found
 
 
 async def list_cancelled(connection: AsyncConnection, since_ms: int) -> list[End]:
@@ -118,10 +147,14 @@ async def read_ended(
 
 @dataclass(slots=True)
 class Watch:
-    """How far the looks have come. `seen` holds the ends that the next look may find again, none before `since_ms`."""
+    """How far the looks have come. `seen` holds the ends that the next look may find again, none before `since_ms`.
+
+    Replies become visible out of order: transactions that give ids at the same time are committed one after the other.
+    """
 
     since_ms: int = 0
-    newest_reply: int = sys.maxsize
+    newest_reply: int = 0
+    gaps: list[Gap] = field(default_factory=list)
     seen: set[End] = field(default_factory=set)
     cancelled: list[End] = field(default_factory=list)
     walked_at: float = 0.0
@@ -131,20 +164,75 @@ class Watch:
 async def begin(connection: AsyncConnection, watch: Watch) -> Earlier:
     """What has ended so far, on one snapshot with what the looks after it start from."""
     watch.since_ms = int((time.time() - OVERLAP_SECONDS) * 1000)
-    await look(connection, watch)
+    watch.newest_reply = await _newest_of_all_before(connection)
+    await _walk(connection, watch)
+    overlap = await list_replied(connection, watch.newest_reply - OVERLAP_REPLIES + 1, watch.newest_reply)
+    watch.seen = {*overlap, *watch.cancelled}
     newest = select(*_PLACE).where(text(HAS_ENDED)).order_by(*(column.desc() for column in _PLACE)).limit(1)
     last = (await connection.execute(newest)).one_or_none()
     return Earlier(BEFORE_ALL_ENDS if last is None else (last[0], last[1], last[2]), watch.newest_reply)
 
 
+async def _newest_of_all_before(connection: AsyncConnection) -> int:
+    """The newest reply before which none is missing; what comes after it is for the looks."""
+    newest = await _newest(connection)
+    ids = await list_ids(connection, newest - LOOK_REPLIES + 1, newest)
+    gaps = _gaps(connection, ids, ids[0], 0.0) if ids else []
+    return gaps[0].first - 1 if gaps else newest
+
+
 async def look(connection: AsyncConnection, watch: Watch) -> list[End]:
-    """Ends that are new since the last look."""
-    replied = await list_replied(connection, watch.newest_reply)
+    """Ends that are new since the last look, as far as one look goes."""
+    found = {*await _look_back(connection, watch), *await _go_on(connection, watch)}
     await _walk(connection, watch)
-    found = {*replied.ends, *watch.cancelled}
+    found.update(watch.cancelled)
     new = found - watch.seen
-    watch.newest_reply, watch.seen = replied.newest_reply, found
+    watch.seen = found
     return sorted(new)
+
+
+async def _look_back(connection: AsyncConnection, watch: Watch) -> list[End]:
+    """Ends at places that the looks had come by; what is still missing there is given up after OVERLAP_SECONDS."""
+    ends, left = list[End](), list[Gap]()
+    for gaps in _neighbours(watch.gaps):
+        first, last = gaps[0].first, gaps[-1].last
+        ends += await list_replied(connection, first, last)
+        ids = await list_ids(connection, first, last)
+        left += [each for gap in gaps for each in _left_of(gap, ids)]
+    watch.gaps = [gap for gap in left if time.monotonic() - gap.noticed_at < OVERLAP_SECONDS]
+    return ends
+
+
+def _neighbours(gaps: Iterable[Gap]) -> list[list[Gap]]:
+    """Gaps that are looked at together, so that many small ones cost no more than a few: deleted rows leave such."""
+    found = list[list[Gap]]()
+    for gap in gaps:
+        if found and gap.first - found[-1][-1].last < OVERLAP_REPLIES:
+            found[-1].append(gap)
+        else:
+            found.append([gap])
+    return found
+
+
+def _left_of(gap: Gap, ids: Sequence[int]) -> list[Gap]:
+    filled = ids[bisect_left(ids, gap.first) : bisect_right(ids, gap.last)]
+    return gaps_in([*filled, gap.last + 1], gap.first, gap.noticed_at)
+
+
+async def _go_on(connection: AsyncConnection, watch: Watch) -> list[End]:
+    newest = min(watch.newest_reply, await _newest(connection))
+    ids = await list_ids(connection, newest + 1, sys.maxsize)
+    watch.gaps += _gaps(connection, ids, newest + 1, time.monotonic())
+    watch.newest_reply = ids[-1] if ids else newest
+    return await list_replied(connection, newest - OVERLAP_REPLIES + 1, watch.newest_reply)
+
+
+async def _newest(connection: AsyncConnection) -> int:
+    return int((await connection.execute(_NEWEST)).scalar_one())
+
+
+def _gaps(connection: AsyncConnection, ids: Sequence[int], first: int, noticed_at: float) -> list[Gap]:
+    return [] if commits_in_order(connection) else gaps_in(ids, first, noticed_at)
 
 
 async def _walk(connection: AsyncConnection, watch: Watch) -> None:

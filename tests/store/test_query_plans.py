@@ -30,7 +30,7 @@ from orchestrator.store.batches import (
     statuses,
     update_batch,
 )
-from orchestrator.store.endings import BEFORE_ALL_ENDS, Earlier, list_earlier
+from orchestrator.store.endings import BEFORE_ALL_ENDS, Earlier, list_earlier, list_ids, list_replied
 from orchestrator.store.failures import list_failure_groups
 from orchestrator.store.overview import count_by_tag, count_prompts
 from orchestrator.store.queue import (
@@ -140,6 +140,8 @@ def first_that_ended(connection):
 
 
 CALLS = {
+    "list_ids": (lambda c: list_ids(c, 5, 9), {KEY}),
+    "list_replied": (lambda c: list_replied(c, 5, 9), {KEY}),
     "list_earlier": (first_that_ended, {ENDED, REPLIES}),
     "next_wake_ms": (next_wake_ms, {WAITING}),
     "wake_due": (lambda c: wake_due(c, NOW_MS), {WAITING, KEY}),
