@@ -12,7 +12,7 @@ from orchestrator.recording import refused
 from orchestrator.store.batches import get_batch, insert_sealed, move_batch
 from orchestrator.store.providers import get_provider_state, update_provider
 from orchestrator.store.queue import list_batched_of_models, list_lines, model_of, models_in, move_lines, return_lines
-from orchestrator.store.replies import get_members, record
+from orchestrator.store.replies import get_members_of, record
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ async def _drop(context: Context, batch: Batch, error: Rejected, blamed: Sequenc
 
     async def work(connection: AsyncConnection) -> None:
         for start in range(0, len(blamed), PAGE):
-            members = await get_members(connection, blamed[start : start + PAGE])
+            members = await get_members_of(connection, batch.id, blamed[start : start + PAGE])
             await record(connection, [refused(context, m, outcome, batch.id) for m in members], context.now_ms())
         await _send_rest(connection, context, batch, left)
 

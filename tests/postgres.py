@@ -81,7 +81,7 @@ class Databases:
     def execute(self, statement):
         if self._admin is None or self._admin.closed or self._admin.broken:
             self._admin = psycopg.connect(self.url(), autocommit=True)
-        self._admin.execute(statement)
+        return self._admin.execute(statement)
 
     def make_template(self):
         self.execute(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")

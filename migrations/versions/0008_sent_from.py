@@ -41,6 +41,8 @@ TRIGGERS = (
 
 
 def upgrade() -> None:
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("LOCK TABLE prompts IN SHARE ROW EXCLUSIVE MODE")  # first, as an INSERT under way has done
     op.add_column("prompt_states", Column("sent_from_seq", Integer, nullable=False, server_default=text("0")))
     if op.get_bind().dialect.name == "postgresql":
         _upgrade_postgresql()

@@ -24,7 +24,7 @@ from orchestrator.store.batches import get_batch, move_batch, statuses, update_b
 from orchestrator.store.dialect import take_turn
 from orchestrator.store.lanes import Hold, free_lane, get_hold, hold_lane, ran_beside
 from orchestrator.store.queue import list_lines, return_lines
-from orchestrator.store.replies import count_members, get_members, list_members, record
+from orchestrator.store.replies import count_members, get_members_of, list_members, record
 from orchestrator.store.tables import batch_states
 from orchestrator.store.timeline import count_outcomes
 from orchestrator.telemetry import record as tell
@@ -207,20 +207,21 @@ async def _give_back_page(
 
 async def _drop_named_lines(context: Context, batch: Batch, named: dict[int, Complaint]) -> tuple[int, int]:
     """Lines that the provider's errors name are to blame; all others go back at once and unharmed (F22)."""
-    lines = await context.database.read(partial(list_lines, batch_id=batch.id))
-    reasons = {
-        lines[number - 1].prompt_id: Outcome(Fault.INVALID, None, said.code, said.message)
-        for number, said in named.items()
-    }
 
-    async def work(connection: AsyncConnection) -> int:
-        members = await get_members(connection, list(reasons))
+    async def work(connection: AsyncConnection) -> tuple[int, int]:
+        lines = await list_lines(connection, batch.id)
+        reasons = {
+            lines[number - 1].prompt_id: Outcome(Fault.INVALID, None, said.code, said.message)
+            for number, said in named.items()
+            if len(lines) == batch.lines
+        }
+        members = await get_members_of(connection, batch.id, list(reasons))
         entries = [refused(context, member, reasons[member.prompt_id], batch.id) for member in members]
         await record(connection, entries, context.now_ms())
         await update_batch(connection, batch, {"lines_failed": len(entries)})
-        return await _return_unharmed(connection, batch)
+        return await _return_unharmed(connection, batch), len(entries)
 
-    return await context.database.write(work), len(reasons)
+    return await context.database.write(work)
 
 
 async def _close(context: Context, batch: Batch) -> None:

@@ -74,12 +74,9 @@ async def _step(context: Context, client: Client, batch: Batch) -> bool:
 
 
 async def _upload(context: Context, client: Client, batch: Batch) -> bool:
-    lines, nbytes = await _measure_what_is_wanted(context, batch)
+    lines, nbytes = await context.database.write(partial(_note_uploading, context=context, batch=batch))
     if not lines:
-        await _move(context, batch, BatchStatus.DISCARDED)
         return False
-    count = lines + batch.lines_received  # a line may be answered already, through an earlier batch
-    await _move(context, batch, BatchStatus.UPLOADING, lines=count, nbytes=nbytes, empty_looks=0)
     upload, started = Upload(context, batch, nbytes), context.clock()
     try:
         file = await client.upload(batch.file_name, nbytes, upload.chunks())
@@ -96,16 +93,17 @@ async def _upload(context: Context, client: Client, batch: Batch) -> bool:
     return True
 
 
-async def _measure_what_is_wanted(context: Context, batch: Batch) -> tuple[int, int]:
+async def _note_uploading(connection: AsyncConnection, context: Context, batch: Batch) -> tuple[int, int]:
     """Lines and bytes that are still in the batch and still wanted: a line cancelled on its way here is never sent."""
-
-    async def drop_unwanted(connection: AsyncConnection) -> tuple[int, int]:
-        await keep_lease(connection, context, batch)
-        await delete_batched_orphans(connection, batch.id)
-        await cancel_lines(connection, batch.id, context.now_ms(), marked_only=True)
-        return await measure_batch(connection, batch.id)
-
-    return await context.database.write(drop_unwanted)
+    await keep_lease(connection, context, batch)
+    await delete_batched_orphans(connection, batch.id)
+    await cancel_lines(connection, batch.id, context.now_ms())
+    lines, nbytes = await measure_batch(connection, batch.id)
+    answered = (await get_batch(connection, batch.id)).lines_received  # through an earlier batch
+    after = BatchStatus.UPLOADING if lines else BatchStatus.DISCARDED
+    values = {"lines": lines + answered, "nbytes": nbytes, "empty_looks": 0} if lines else {}
+    await move_batch(connection, batch, after, "submit", **values)
+    return lines, nbytes
 
 
 async def _upload_failed(context: Context, batch: Batch, error: ProviderError) -> bool:
@@ -175,6 +173,7 @@ async def _drop_cancelled(context: Context, batch: Batch) -> None:
 
     async def work(connection: AsyncConnection) -> int:
         count = await cancel_lines(connection, batch.id, context.now_ms())
+        await return_lines(connection, batch.id)
         await move_batch(connection, batch, BatchStatus.DISCARDED, "submit")
         return count
 

@@ -267,18 +267,22 @@ def translated(where: str | None) -> Iterator[None]:
         raise StoreUnavailable(f"database {where}: {told}: check database.url, or restore a backup") from broken
 
 
+_REMEDIES = {
+    ("connection slots", "too many connections"): (
+        "raise max_connections at the server, or run fewer daemons; work goes on by itself"
+    ),
+    ("authentication", "role", "does not exist"): "check user, password and database in database.url",
+    ("full", "No space left"): "free some disk space; work goes on by itself",
+    ("locked", "busy", "lock timeout"): "another process holds a write transaction open; close it",
+    ("disk I/O",): "check the disk, its space and the file size limit of this user; work goes on by itself",
+    ("readonly", "unable to open"): "check that the file and its folder exist and are writable for this user",
+}
+
+
 def _remedy(reason: str) -> str:
-    if "authentication" in reason or "role" in reason or "does not exist" in reason:
-        return "check user, password and database in database.url"
-    if "full" in reason:
-        return "free some disk space; work goes on by itself"
-    if "locked" in reason or "busy" in reason:
-        return "another process holds a write transaction open; close it"
-    if "disk I/O" in reason:
-        return "check the disk, its space and the file size limit of this user; work goes on by itself"
-    if "readonly" in reason or "unable to open" in reason:
-        return "check that the file and its folder exist and are writable for this user"
-    return "see the message; work goes on by itself when the database answers again"
+    """The first whose words are said."""
+    told = (remedy for words, remedy in _REMEDIES.items() if any(word in reason for word in words))
+    return next(told, "see the message; work goes on by itself when the database answers again")
 
 
 async def insert_many(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> int:

@@ -140,6 +140,13 @@ async def locked(
     return {*(await connection.execute(ids.with_for_update(of=of, skip_locked=True), given)).scalars()}
 
 
+async def server_encoding(connection: AsyncConnection) -> str | None:
+    """The characters that the database knows; None for SQLite, which stores what it is given."""
+    if connection.dialect.name != POSTGRESQL:
+        return None
+    return str((await connection.exec_driver_sql("SHOW server_encoding")).scalar_one())
+
+
 def commits_in_order(connection: AsyncConnection) -> bool:
     """Whether rows become visible in the order of their ids: where there is one writer at a time."""
     return connection.dialect.name != POSTGRESQL

@@ -63,6 +63,7 @@ async def next_resume_ms(connection: AsyncConnection, now_ms: int) -> int | None
 
 async def forget_limits(connection: AsyncConnection) -> None:
     """At each start: a limit learned from one refusal is no law; the next refusal teaches it again."""
+    await take_turn(connection)
     await connection.execute(update(provider_states).values(max_file_bytes=None, max_lines=None))
 
 
@@ -79,6 +80,7 @@ async def clear_pause(connection: AsyncConnection, name: str, paused_by: str, se
 
     `sent_at_ms` is when the batch that shows it was sent: one sent before the pause proves nothing.
     """
+    await take_turn(connection)
     paused = [provider_states.c.name == name, provider_states.c.pauses > 0, provider_states.c.paused_by == paused_by]
     if sent_at_ms is not None:
         paused.append(provider_states.c.paused_at_ms < sent_at_ms)

@@ -108,9 +108,10 @@ async def next_wake_ms(connection: AsyncConnection) -> int | None:
 
 
 async def wake_due(connection: AsyncConnection, now_ms: int) -> int:
-    """Prompts whose time has come become ready; how many."""
+    """Prompts whose time has come, and that nobody is editing, become ready; how many."""
     due = select(prompt_states.c.prompt_id).where(text(WAITING), prompt_states.c.due_at_ms <= now_ms).limit(PAGE_LINES)
-    woken = update(prompt_states).where(prompt_states.c.prompt_id.in_(due)).values(waiting=0)
+    free = due.with_for_update(skip_locked=True)
+    woken = update(prompt_states).where(prompt_states.c.prompt_id.in_(free)).values(waiting=0)
     return int((await connection.execute(woken)).rowcount)
 
 
@@ -284,13 +285,16 @@ async def list_ready(connection: AsyncConnection, lane_id: int, count: int) -> l
 
 _TAKE = (
     update(prompt_states)
-    .where(text(READY), among(prompt_states.c.prompt_id, bindparam("taken")))
+    .where(prompt_states.c.status == "queued", among(prompt_states.c.prompt_id, bindparam("taken")))
     .values(status="batched", batch_id=bindparam("into"))
 )
 
 
 async def take_into_batch(connection: AsyncConnection, batch_id: int, lines: Sequence[Line]) -> int:
-    """Move ready prompts into a batch, by one statement; how many were still there."""
+    """Move prompts that `list_ready` holds into a batch, by one statement; how many were still there.
+
+    All that makes them ready is not asked again: PostgreSQL would walk all that are, until it has analyzed the table.
+    """
     taken = listed(connection, [line.prompt_id for line in lines])
     return int((await connection.execute(_TAKE, {"taken": taken, "into": batch_id})).rowcount)
 
@@ -298,7 +302,8 @@ async def take_into_batch(connection: AsyncConnection, batch_id: int, lines: Seq
 async def admit_again(connection: AsyncConnection, lane_id: int) -> int:
     """Send up to PAGE_LINES ready prompts of a lane back to admission (its provider left the settings); how many."""
     some = select(prompt_states.c.prompt_id).where(text(READY), prompt_states.c.lane_id == lane_id).limit(PAGE_LINES)
-    sent = update(prompt_states).where(prompt_states.c.prompt_id.in_(some)).values(lane_id=None)
+    free = some.with_for_update(skip_locked=True)
+    sent = update(prompt_states).where(prompt_states.c.prompt_id.in_(free)).values(lane_id=None)
     return int((await connection.execute(sent)).rowcount)
 
 
@@ -380,11 +385,9 @@ async def return_lines(connection: AsyncConnection, batch_id: int, *, readmit: b
     return int((await connection.execute(back)).rowcount)
 
 
-async def cancel_lines(connection: AsyncConnection, batch_id: int, now_ms: int, *, marked_only: bool = False) -> int:
-    """End every line of a batch that was never created as cancelled, or only those marked so; how many."""
-    ended = update(prompt_states).where(*_in_batch(batch_id))
-    if marked_only:
-        ended = ended.where(prompt_states.c.cancelling == 1)
+async def cancel_lines(connection: AsyncConnection, batch_id: int, now_ms: int) -> int:
+    """End those lines of a batch that was never created which are marked so as cancelled; how many."""
+    ended = update(prompt_states).where(*_in_batch(batch_id), prompt_states.c.cancelling == 1)
     values = {"status": "cancelled", "batch_id": None, "finished_at_ms": now_ms}
     return int((await connection.execute(ended.values(**values))).rowcount)
 

@@ -120,6 +120,13 @@ async def get_members(connection: AsyncConnection, prompt_ids: Sequence[int]) ->
     return [_member(*row) for row in await connection.execute(found)]
 
 
+async def get_members_of(connection: AsyncConnection, batch_id: int, prompt_ids: Sequence[int]) -> list[Member]:
+    """Those of these prompts that are still in the batch, held until the transaction ends."""
+    found = select(*_MEMBER_COLUMNS).where(text(BATCHED), prompt_states.c.batch_id == batch_id)
+    rows = await connection.execute(found.where(prompt_states.c.prompt_id.in_(prompt_ids)).with_for_update())
+    return [_member(*row) for row in rows]
+
+
 _COUNT_MEMBERS = (
     select(func.count())
     .select_from(prompt_states)

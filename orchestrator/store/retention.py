@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, delete, exists, func, select, text, update
 from orchestrator.core.states import PROMPT_ENDS
 from orchestrator.store.batches import get_batch
 from orchestrator.store.database import execute_many
-from orchestrator.store.dialect import take_turn
+from orchestrator.store.dialect import locked, take_turn
 from orchestrator.store.tables import (
     ACTIVE,
     CLOSED,
@@ -85,10 +85,12 @@ async def list_expired(connection: AsyncConnection, before_ms: int) -> list[int]
 async def prune_prompts(connection: AsyncConnection, prompt_ids: Sequence[int], before_ms: int) -> int:
     """Delete those of these prompts that ended before, with all that is known of them; stops early when it takes long.
 
-    How many, which `pruned_counts` remembers.
+    How many, which `pruned_counts` remembers. Rows that somebody else holds are left: first those of `prompts`, in the
+    order in which a user's own DELETE takes them.
     """
     gone = list[Ended]()
-    rows = await _still_expired(connection, prompt_ids, before_ms)
+    mine = await locked(connection, select(prompts.c.id).where(prompts.c.id.in_(prompt_ids)), prompts, {})
+    rows = await _still_expired(connection, prompt_ids if mine is None else sorted(mine), before_ms)
     for some in _slices(rows):
         ids = [row[0] for row in some]
         await connection.execute(delete(prompts).where(prompts.c.id.in_(ids)))
@@ -108,7 +110,7 @@ async def _still_expired(connection: AsyncConnection, prompt_ids: Sequence[int],
         .outerjoin(replies, last)
         .where(prompt_states.c.prompt_id.in_(prompt_ids), prompt_states.c.status.in_(PROMPT_ENDS))
         .where(prompt_states.c.finished_at_ms < before_ms)
-        .with_for_update(of=prompt_states)
+        .with_for_update(of=prompt_states, skip_locked=True)
     )
     return [(row[0], row[1], row[2], row[3]) for row in await connection.execute(found)]
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 from sqlalchemy import inspect
 
 from orchestrator.errors import SchemaMismatch, StoreInUse, StoreUnavailable
-from orchestrator.store.dialect import take_turn
+from orchestrator.store.dialect import server_encoding, take_turn
 from orchestrator.store.tables import metadata
 
 if TYPE_CHECKING:
@@ -62,8 +62,10 @@ def _found(connection: Connection) -> tuple[str | None, str | None]:
 async def migrate(database: Database) -> tuple[str | None, str]:
     """Bring the database to the newest revision; the revisions before and after.
 
-    Raises SchemaMismatch when the database was made by a newer version of this program, or by another program.
+    Raises SchemaMismatch when the database was made by a newer version of this program or by another one, or cannot
+    store every text.
     """
+    await database.read(_require_unicode)
     before, foreign = await database.read(lambda connection: connection.run_sync(_found))
     newest = newest_revision()
     if foreign is not None:
@@ -76,6 +78,15 @@ async def migrate(database: Database) -> tuple[str | None, str]:
         require_known(before)
         await database.write(_upgraded)
     return before, newest
+
+
+async def _require_unicode(connection: AsyncConnection) -> None:
+    encoding = await server_encoding(connection)
+    if encoding not in (None, "UTF8"):
+        raise SchemaMismatch(
+            f"the database's encoding is {encoding}, which lacks most characters of an answer: make it anew with "
+            "ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def require_known(revision: str | None) -> None:

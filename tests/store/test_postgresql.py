@@ -1,25 +1,45 @@
 """What is PostgreSQL's own: its types, its locks between many writers, and what it tells those who listen."""
 
 import asyncio
+import os
 import threading
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from users import LANE, Daemon, PostgresUser
 
 from orchestrator.core.model import BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome
-from orchestrator.errors import ConfigError, LeaseLost, StoreUnavailable
-from orchestrator.store.batches import Claim, claim_batches, get_batch, move_batch, renew_lease, statuses
-from orchestrator.store.cancel import cancel
+from orchestrator.errors import ConfigError, LeaseLost, SchemaMismatch, StoreUnavailable
+from orchestrator.store.batches import (
+    Claim,
+    claim_batches,
+    get_batch,
+    insert_batch,
+    move_batch,
+    renew_lease,
+    statuses,
+)
+from orchestrator.store.cancel import cancel, request_cancels
 from orchestrator.store.database import Database
 from orchestrator.store.dialect import take_turn
 from orchestrator.store.intake import WRITTEN, CustomIdTaken, insert_new
 from orchestrator.store.lanes import find_or_make_lane
-from orchestrator.store.queue import Line, list_lines, list_ready, list_unadmitted, read_unadmitted, take_into_batch
+from orchestrator.store.queue import (
+    Line,
+    admit_again,
+    list_lines,
+    list_ready,
+    list_unadmitted,
+    read_unadmitted,
+    take_into_batch,
+    wake_due,
+)
 from orchestrator.store.replies import Entry, get_members, record
+from orchestrator.store.retention import prune_prompts
 from orchestrator.store.schema import current_revision, migrate, newest_revision
 from orchestrator.store.tables import metadata
 
@@ -195,6 +215,37 @@ async def test_a_nul_is_shown_as_a_replacement_and_the_response_keeps_it(user, d
     assert row == {"answer": "a\N{REPLACEMENT CHARACTER}b", "response": raw}
 
 
+async def test_a_database_that_does_not_know_every_character_is_refused(postgres):
+    name = f"latin_{os.getpid()}"
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")
+    database = Database(postgres.url(name))
+    try:
+        with pytest.raises(SchemaMismatch, match="LATIN1"):
+            await migrate(database)
+    finally:
+        await database.close()
+        postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_an_upgrade_lets_an_insert_under_way_end(postgres, monkeypatch):
+    with postgres.lent("template0") as url:
+        database, user = Database(url), psycopg.connect(url)
+        upgrade = command.upgrade
+        monkeypatch.setattr(command, "upgrade", lambda config, _head: upgrade(config, "0007"))
+        await migrate(database)
+        monkeypatch.undo()
+        long = "INSERT INTO prompts (prompt) SELECT 'x' || pg_sleep(0.01) FROM generate_series(1, 100)"
+        inserting = asyncio.create_task(asyncio.to_thread(user.execute, long))
+        await until(lambda: postgres.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone())
+        migrating = asyncio.create_task(migrate(database))
+        await inserting
+        user.commit()
+        assert (await migrating)[1] == newest_revision()
+        assert user.execute("SELECT count(*) FROM prompt_states").fetchone() == (100,)
+        user.close()
+        await database.close()
+
+
 # ---------------------------------------------------------------- many at once
 
 
@@ -243,6 +294,73 @@ async def test_a_row_that_is_being_packed_cannot_be_deleted_meanwhile(user, daem
     await asyncio.to_thread(deletion.join)
     assert refused
     assert user.value("SELECT count(*) FROM prompts") == 1
+
+
+async def test_a_cancel_reaches_a_prompt_that_is_just_coming_back(user, daemon, second):
+    prompt_id = user.insert()
+    await daemon.admit(prompt_id)
+    batch = await daemon.batch(prompt_id)
+    user.run("UPDATE batch_states SET status = 'submitted', remote_batch_id = 'r'")
+
+    async def give_back(connection):
+        (member,) = await get_members(connection, [prompt_id])
+        entry = Entry(member, Outcome(Fault.EXPIRED), batch.id, PromptStatus.QUEUED, 0, 1, NOW_MS)
+        await record(connection, [entry], NOW_MS)
+
+    one = await held(daemon.database, give_back)
+    cancelled = asyncio.ensure_future(second.write(lambda c: cancel(c, [prompt_id], NOW_MS)))
+    await until(lambda: waiting_for_a_lock(user))
+    await one.let_go()
+    assert (await cancelled).at_once == 1
+    assert user.state(prompt_id)["status"] == "cancelled"
+
+
+async def test_a_batch_that_is_being_packed_is_not_cancelled_for_its_first_lines(user, daemon, second):
+    mine, yours = user.insert(), user.insert()
+    lane_id = await daemon.admit(mine, yours)
+
+    async def open_batch(connection):
+        batch_id = await insert_batch(connection, "orc-1", lane_id, "me", NOW_MS, NOW_MS + 1000)
+        await take_into_batch(connection, batch_id, [Line(mine, 10)])
+
+    async def cancel_mine():
+        done = await second.write(lambda c: cancel(c, [mine], NOW_MS))
+        return await second.write(lambda c: request_cancels(c, sorted(done.batches)))
+
+    one = await held(daemon.database, open_batch)
+    requested = asyncio.ensure_future(cancel_mine())
+    await until(lambda: waiting_for_a_lock(user))
+    await one.let_go()
+    assert await requested == []
+    assert user.values("SELECT cancel_requested FROM batch_states") == [False]
+    assert user.state(mine)["cancelling"] == 1
+    assert user.state(yours)["cancelling"] == 0
+
+
+async def test_a_row_that_a_user_is_editing_keeps_no_other_from_its_turn(user, daemon, other):
+    edited, free = user.insert_many(2)
+    lane_id = await daemon.admit(edited, free, waiting=True)
+    user.run("UPDATE prompt_states SET due_at_ms = 1")
+    other.connection.autocommit = False
+    other.connection.execute("UPDATE prompts SET priority = 5 WHERE id = %s", (edited,))
+    async with asyncio.timeout(10):
+        assert await daemon.write(lambda c: wake_due(c, NOW_MS)) == 1
+        assert await daemon.write(lambda c: admit_again(c, lane_id)) == 1
+    other.connection.rollback()
+    assert user.state(free)["lane_id"] is None
+    assert await daemon.write(lambda c: wake_due(c, NOW_MS)) == 1
+
+
+async def test_old_rows_that_a_user_is_deleting_are_left_to_them(user, daemon, other):
+    deleted, old = user.insert_many(2)
+    user.run("UPDATE prompt_states SET status = 'cancelled', finished_at_ms = 1")
+    other.connection.autocommit = False
+    other.connection.execute("DELETE FROM prompts WHERE id = %s", (deleted,))
+    async with asyncio.timeout(10):
+        assert await daemon.write(lambda c: prune_prompts(c, [deleted, old], NOW_MS)) == 1
+    other.connection.commit()
+    assert user.values("SELECT count(*) FROM prompts") == [0]
+    assert user.values("SELECT count(*) FROM prompt_states") == [0]
 
 
 async def test_two_packers_share_no_line(user, daemon, second):

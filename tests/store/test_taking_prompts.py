@@ -265,11 +265,13 @@ async def test_returned_lines_are_unharmed_and_ready_at_once(user, daemon, batch
     assert await ready(daemon) == [1, 2, 3, 4]
 
 
-async def test_lines_of_a_batch_that_was_never_created_can_be_cancelled(user, daemon, batch):
-    assert await daemon.write(lambda c: cancel_lines(c, batch.id, NOW_MS)) == 4
-    assert user.rows("SELECT DISTINCT status, batch_id, finished_at_ms FROM prompt_states") == [
+async def test_lines_of_a_batch_that_was_never_created_are_cancelled_where_that_is_wanted(user, daemon, batch):
+    user.run("UPDATE prompt_states SET cancelling = 1 WHERE prompt_id < 4")
+    assert await daemon.write(lambda c: cancel_lines(c, batch.id, NOW_MS)) == 3
+    assert user.rows("SELECT DISTINCT status, batch_id, finished_at_ms FROM prompt_states WHERE prompt_id < 4") == [
         {"status": "cancelled", "batch_id": None, "finished_at_ms": NOW_MS}
     ]
+    assert user.state(4)["status"] == "batched"
 
 
 async def test_returned_lines_can_be_sent_through_admission_again(daemon, batch):
