@@ -39,7 +39,7 @@ async def refuse(context: Context, batch: Batch, error: Rejected) -> bool:
     """Act on a definite refusal of this batch; True when it can be sent again at once, False when it is dissolved."""
     lines = await context.database.read(partial(list_lines, batch_id=batch.id))
     message = str(error)
-    if error.line is not None and not await _are_as_sent(context, batch, lines):
+    if not lines or (error.line is not None and not await _are_as_sent(context, batch, lines)):
         await context.database.write(partial(_send_rest, context=context, batch=batch, left=len(lines)))
         return bool(lines)
     if _too_big(error) and len(lines) > 1:

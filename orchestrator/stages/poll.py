@@ -140,6 +140,10 @@ async def _poll(context: Context, batch: Batch, found: Round) -> None:
     except ProviderError as error:
         await _poll_failed(context, batch, error)
     else:
+        if remote.id != batch.remote_batch_id and batch.key not in remote.metadata_values:
+            lost = ReplyLost(f"GET /batches/{batch.remote_batch_id}: answered with {remote.id}, which is another batch")
+            await _poll_failed(context, batch, lost)
+            return
         await _polled(context, client, batch, remote, found)
 
 

@@ -87,18 +87,25 @@ async def _upload(context: Context, client: Client, batch: Batch) -> bool:
         if upload.failure is not None:
             raise upload.failure from error
         return await _upload_failed(context, batch, error)
+    if file.name not in (None, batch.file_name) or file.nbytes not in (None, nbytes):
+        lost = ReplyLost(f"POST /files: answered with {file.id}, which is another file: asking the listing")
+        return await _upload_failed(context, batch, lost)
     await _note_uploaded(context, batch, file.id)
     seconds = round(context.clock() - started, 3)
     tell("submit.uploaded", batch=batch.id, key=batch.key, file_id=file.id, bytes=nbytes, seconds=seconds)
     return True
 
 
-async def _note_uploading(connection: AsyncConnection, context: Context, batch: Batch) -> tuple[int, int]:
+async def _wanted(connection: AsyncConnection, context: Context, batch: Batch) -> tuple[int, int]:
     """Lines and bytes that are still in the batch and still wanted: a line cancelled on its way here is never sent."""
     await keep_lease(connection, context, batch)
     await delete_batched_orphans(connection, batch.id)
     await cancel_lines(connection, batch.id, context.now_ms())
-    lines, nbytes = await measure_batch(connection, batch.id)
+    return await measure_batch(connection, batch.id)
+
+
+async def _note_uploading(connection: AsyncConnection, context: Context, batch: Batch) -> tuple[int, int]:
+    lines, nbytes = await _wanted(connection, context, batch)
     answered = (await get_batch(connection, batch.id)).lines_received  # through an earlier batch
     after = BatchStatus.UPLOADING if lines else BatchStatus.DISCARDED
     values = {"lines": lines + answered, "nbytes": nbytes, "empty_looks": 0} if lines else {}
@@ -142,7 +149,8 @@ async def _create(context: Context, client: Client, batch: Batch) -> bool:
     if batch.cancel_requested:
         await _drop_cancelled(context, batch)
         return False
-    await _move(context, batch, BatchStatus.CREATING, empty_looks=0)
+    if not await context.database.write(partial(_note_creating, context=context, batch=batch)):
+        return True
     started = context.clock()
     try:
         remote = await client.create_batch(
@@ -158,6 +166,17 @@ async def _create(context: Context, client: Client, batch: Batch) -> bool:
     seconds = round(context.clock() - started, 3)
     tell("submit.submitted", batch=batch.id, key=batch.key, remote_batch_id=remote.id, seconds=seconds)
     return False
+
+
+async def _note_creating(connection: AsyncConnection, context: Context, batch: Batch) -> bool:
+    """False when a line was answered elsewhere, cancelled or replaced since the upload: another file is sent then."""
+    _, nbytes = await _wanted(connection, context, batch)
+    if nbytes != batch.nbytes:
+        anew = {"key": context.new_key(), "tries": 0, "input_file_id": None}
+        await move_batch(connection, batch, BatchStatus.SEALED, "submit", **anew)
+        return False
+    await move_batch(connection, batch, BatchStatus.CREATING, "submit", empty_looks=0)
+    return True
 
 
 async def _is_another(context: Context, batch: Batch, remote: RemoteBatch) -> bool:

@@ -300,6 +300,35 @@ async def test_a_late_success_of_a_prompt_already_resent_counts_once_and_the_sec
     assert rig.history("both").count(None) == 1
 
 
+async def test_a_late_success_that_comes_while_the_next_batch_is_uploaded_is_not_paid_again(start):
+    rig = await start(sandbox={"slow_seconds": 3000}, retry={"base_seconds": 0})
+    rig.ask("both", model="m+sandbox-fail-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    batch = await rig.collected()
+    rig.ask("with-it")
+    rig.faults.add("status-429:route=create", times=1, retry_after=600)
+    await rig.run(admit, pack, submit)
+    assert rig.batches()[1]["status"] == "uploaded"
+    await server_retries(rig, batch)
+    await rig.until_idle()
+    assert rig.ledger.successes == {"both": 1, "slow": 1, "with-it": 1}
+    assert rig.batches()[1]["lines"] == rig.batches()[1]["lines_done"]
+
+
+async def test_a_batch_whose_only_line_was_answered_while_it_was_uploaded_is_not_made(start):
+    rig = await start(sandbox={"slow_seconds": 3000}, retry={"base_seconds": 0})
+    rig.ask("both", model="m+sandbox-fail-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    batch = await rig.collected()
+    rig.faults.add("status-400:route=create", times=1)
+    rig.faults.add("status-429:route=create", times=1, retry_after=600)
+    await rig.run(admit, pack, submit)
+    await server_retries(rig, batch)
+    await rig.until_idle()
+    assert rig.ledger.successes == {"both": 1, "slow": 1}
+    assert [each["status"] for each in rig.batches()] == ["settled", "discarded"]
+
+
 @pytest.mark.parametrize("stages", [(admit, pack), (admit, pack, submit)], ids=["sealed", "sent"])
 async def test_a_late_success_that_comes_before_the_answer_of_the_next_batch_is_counted_there(start, stages):
     rig = await start(sandbox={"slow_seconds": 600}, retry={"base_seconds": 0})

@@ -380,3 +380,29 @@ async def test_a_provider_that_left_the_settings_keeps_its_batches_until_it_is_b
     await rig.until_idle()
     assert rig.count() == {"done": 1}
     assert rig.ledger.creates == 1
+
+
+async def test_a_poll_that_is_answered_with_another_batch_ends_nothing(start):
+    settings = {"packing": {"linger_seconds": 0, "max_lines": 2}, "sandbox": {"latency_seconds": 300}}
+    rig = await start(through_proxy=True, **settings)
+    rig.ask_many(2)
+    await rig.collected(400)
+    first = rig.batches()[0]["remote_batch_id"]
+    rig.ask("x-1")
+    rig.ask("x-2")
+    await rig.submitted()
+    second = rig.batches()[1]["remote_batch_id"]
+    misled = []
+
+    def target(request):
+        if misled or request.method != "GET" or not request.path.endswith(second):
+            return request.path_qs
+        misled.append(request.path)
+        return request.path_qs.replace(second, first)
+
+    rig.proxy.target = target
+    await rig.until_idle()
+    assert misled
+    assert rig.ledger.creates == 2
+    assert set(rig.ledger.executions.values()) == {1}
+    assert "another batch" in rig.told("poll.failed")[0]["reason"]

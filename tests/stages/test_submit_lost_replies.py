@@ -1,5 +1,7 @@
 """F1 to F3: whatever happens to a reply, a file is stored and a batch is created once, and paid for once."""
 
+import json
+
 import pytest
 from rig import admit, pack, submit
 
@@ -153,6 +155,26 @@ async def test_where_the_listing_cannot_show_our_key_a_lost_creation_waits_for_a
 
 
 # ---------------------------------------------------------------- uploads
+
+
+@pytest.mark.parametrize("other", [{"filename": "orc-another.jsonl"}, {"bytes": 7}], ids=["name", "size"])
+async def test_an_upload_that_is_answered_with_another_file_is_looked_up(start, other):
+    rig = await start(through_proxy=True)
+    answered = []
+
+    def another(status, headers, body):
+        if answered:
+            return status, headers, body
+        answered.append(body)
+        return status, headers, json.dumps(json.loads(body) | {"id": "file-another"} | other).encode()
+
+    rig.proxy.rewrite("POST", "/files$", another)
+    rig.ask("one")
+    await rig.until_idle()
+    assert answered
+    assert rig.batch()["input_file_id"] != "file-another"
+    assert rig.ledger.executions == {"one": 1}
+    assert rig.statuses() == {"one": "done"}
 
 
 @pytest.mark.parametrize("fault", UPLOADED)
