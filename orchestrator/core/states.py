@@ -62,6 +62,7 @@ BATCH_MOVES = (
     Move(B.REPLACING, B.SUBMITTED, "submit"),
     Move(B.REPLACING, B.UPLOADED, "submit"),
     Move(B.SUBMITTED, B.ENDED, "poll"),
+    Move(B.ENDED, B.SUBMITTED, "settle"),  # lines are missing: perhaps it is not over, or its files have other names
     Move(B.ENDED, B.SETTLED, "settle"),
 )
 

@@ -169,6 +169,8 @@ async def _polled(context: Context, client: Client, batch: Batch, remote: Remote
     step = _step(context, batch, remote, found)
     _tell_change(batch, remote, step)
     news = _news(context, batch, remote)
+    if step is not Step.END and not remote.state.over and batch.ended_at_ms is not None:
+        news |= {"ended_at_ms": None, "reread": False, "rereads": 0}  # it had not ended at all
     if step is Step.WAIT:
         found.unchanged.append((batch, {**news, "next_try_at_ms": context.next_poll_ms()}))
         _tell_unnamed(batch, remote)

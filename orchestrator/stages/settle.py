@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.store.replies import Entry
 
 PAGE = 1000
+OWED_SECONDS = 3600.0
 HOLD_SECONDS, HOLD_MAX_SECONDS = 300.0, 4800.0
 _HELD_BACK = re.compile(r"token_limit_exceeded|enqueued.token", re.IGNORECASE)
 
@@ -60,8 +61,8 @@ async def settle(context: Context) -> Tick:
         left = await context.database.read(partial(count_members, batch_id=batch.id))
         if left and _never_ran(batch):
             await _take_back(context, batch, left)
-        elif left and (not batch.rereads or batch.reread_news):
-            await _read_again(context, batch, left)
+        elif left and (not batch.rereads or batch.reread_news or _owes_answers(context, batch)):
+            await _look_again(context, batch, left)
             return Tick(1, more=True)
         elif left:
             await _give_up_waiting(context, batch, left)
@@ -159,13 +160,20 @@ def _silence_means(batch: Batch, left: int) -> tuple[Fault, str]:
     return Fault.MISSING, "the batch ended with no line for this prompt in either file"
 
 
-async def _read_again(context: Context, batch: Batch, missing: int) -> None:
+def _owes_answers(context: Context, batch: Batch) -> bool:
+    """More answers are counted than its output has brought, which may lag: they are paid for (F4, F30)."""
+    since_ms = context.now_ms() - (batch.ended_at_ms or 0)
+    return (batch.remote_completed or 0) > batch.output_cursor and since_ms < OWED_SECONDS * 1000
+
+
+async def _look_again(context: Context, batch: Batch, missing: int) -> None:
+    """Poll it once more, later, and then read both files from the start: one reply that said "over" may have erred."""
     tell("settle.rereading", batch=batch.id, key=batch.key, missing=missing)
-    later = context.in_ms(context.config.collection.quiet_seconds)
+    pause = context.config.collection.quiet_seconds * 2.0 ** min(batch.rereads, 10)
     await context.database.write(
         partial(
-            update_batch, batch=batch, reread=True, reread_news=0, rereads=batch.rereads + 1, collect_due=True,
-            next_try_at_ms=later,
+            move_batch, batch=batch, after=BatchStatus.SUBMITTED, by="settle", reread=True, reread_news=0,
+            rereads=batch.rereads + 1, collect_due=False, next_try_at_ms=context.in_ms(pause),
         )
     )  # fmt: skip
 

@@ -350,8 +350,10 @@ async def test_a_late_success_that_comes_before_the_answer_of_the_next_batch_is_
 
 
 async def test_a_finished_batchs_file_that_is_gone_for_good_has_its_lines_resent(rig):
-    rig.faults.add("file-gone", times=14)
+    lost = rig.faults.add("file-gone", times=1000)
     rig.ask_many(3)
+    await rig.until(lambda: rig.batches()[0]["status"] == "settled")
+    lost.times = lost.fired
     await rig.until_idle()
     assert rig.count() == {"done": 3}
     (gone, *_) = rig.told("collect.file_gone")

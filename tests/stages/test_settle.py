@@ -1,6 +1,76 @@
 """F7, F11, F18, F22: a batch that is over accounts for each of its lines before it is closed."""
 
+import json
+
 import pytest
+
+
+async def test_one_poll_that_wrongly_says_completed_ends_nothing(start):
+    rig = await start(through_proxy=True, sandbox={"latency_seconds": 600})
+    lied = []
+
+    def completed(status, headers, body):
+        told = json.loads(body)
+        if told.get("status") == "in_progress" and not lied:
+            lied.append(told["id"])
+            return status, headers, json.dumps(told | {"status": "completed"}).encode()
+        return status, headers, body
+
+    rig.proxy.rewrite("GET", "/batches/[^/]+$", completed)
+    rig.ask_many(5)
+    await rig.until_idle()
+    assert lied
+    assert rig.ledger.creates == 1
+    assert set(rig.ledger.executions.values()) == {1}
+    assert rig.batch()["lines_done"] == 5
+
+
+@pytest.mark.parametrize("minutes", [5, 50])
+async def test_answers_that_are_counted_and_not_there_yet_are_waited_for(start, minutes):
+    rig = await start(through_proxy=True)
+    begun = []
+
+    def short(status, headers, body):
+        begun.append(rig.clock())
+        late = rig.clock() - begun[0] < minutes * 60
+        return status, headers, b"".join(body.splitlines(keepends=True)[:2]) if late else body
+
+    rig.proxy.rewrite("GET", "/content", short)
+    rig.ask_many(5)
+    await rig.until_idle()
+    assert len(begun) < 20
+    assert rig.ledger.creates == 1
+
+
+async def test_answers_that_are_counted_and_never_come_are_given_up(start):
+    rig = await start(through_proxy=True)
+    rig.proxy.rewrite("GET", "/content", lambda status, headers, body: (status, headers, body[: body.find(b"\n") + 1]))
+    rig.ask_many(2)
+    await rig.until(lambda: rig.batches()[0]["status"] == "settled")
+    rig.proxy.rewrites.clear()
+    await rig.until_idle()
+    assert rig.ledger.creates == 2
+    assert rig.count() == {"done": 2}
+
+
+async def test_a_cancelled_batch_whose_first_look_named_no_file_has_its_answers_read(start):
+    rig = await start(through_proxy=True, sandbox={"dialect": "openai"}, profile="openai")
+    rig.faults.add("cancelled-by-provider:share=0.5")
+    since = []
+
+    def bare(status, headers, body):
+        told = json.loads(body)
+        if told.get("status") != "cancelled":
+            return status, headers, body
+        since.append(rig.clock())
+        hidden = {"output_file_id": None, "request_counts": None} if rig.clock() - since[0] < 30 else {}
+        return status, headers, json.dumps(told | hidden).encode()
+
+    rig.proxy.rewrite("GET", "/batches/[^/]+$", bare)
+    rig.ask_many(6)
+    await rig.until_idle()
+    assert since
+    assert set(rig.ledger.successes.values()) == {1}
 
 
 async def test_a_line_in_neither_file_goes_back_after_a_full_reading_some_time_later(rig):
