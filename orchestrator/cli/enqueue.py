@@ -63,7 +63,8 @@ a line of text  with --lines; --template may call it {line}
 An option that sets a column (--model, --tag ...) wins over what the lines say; --model also wins over the model in
 a body. A prompt without custom_id gets one made up, which names its line: e-FILE-RUN-LINE-CONTENT.
 
-Good lines go in even if others are bad: each bad line is told as FILE:LINE, and the exit code is 1.
+Good lines go in even if others are bad: each bad line is told as FILE:LINE, and the exit code is 1. A file that is no
+text in UTF-8, such as a compressed one or a workbook, is told as FILE, and nothing of it goes in.
 
 Every 1,000 prompts are stored for good. Whatever breaks it off, even a power cut, the same command with --resume
 stores what is missing and nothing twice, with or without custom_ids. A file is known by its path; what was stored of
@@ -186,7 +187,7 @@ async def _entries_of(database: Database, files: Sequence[str], read: Reader, *,
     marks = {name: await _last_mark(database, name) for name in dict.fromkeys(files)}
     for name, mark in marks.items():
         _note_last_run(name, mark, resume=resume)
-    return read_all(files, partial(_naming, read=read, marks=marks if resume else {}))
+    return read_all(files, partial(_naming, read=read, marks=marks if resume else {}), "enqueue")
 
 
 async def _last_mark(database: Database, name: str) -> Mark | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import click
 
@@ -15,6 +16,7 @@ from orchestrator.cli.screen import Bar
 from orchestrator.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import BinaryIO
 
@@ -69,22 +71,48 @@ def reader(
 
 
 def read_all(
-    files: Iterable[str], reader: Callable[[str], Callable[[BinaryIO, str], Iterator[Entry]]]
+    files: Iterable[str], reader: Callable[[str], Callable[[BinaryIO, str], Iterator[Entry]]], command: str
 ) -> Iterator[Entry]:
+    """What stands in the files; one that is no text is one bad line, whose remedy is about this command."""
     for name in files:
         try:
             with _opened(name) as file:
-                yield from reader(name)(file, shown_name(name))
+                yield from _read(name, file, reader(name), command)
         except OSError as error:
             raise InputError(f"{shown_name(name)}: cannot be read: {error.strerror or error}") from error
+
+
+def _read(
+    name: str, file: io.BufferedIOBase, read: Callable[[BinaryIO, str], Iterator[Entry]], command: str
+) -> Iterator[Entry]:
+    from orchestrator.intake.formats import Entry  # noqa: PLC0415
+    from orchestrator.intake.heads import compression_of, no_text, peeked  # noqa: PLC0415
+
+    head, whole = peeked(file)
+    compression = compression_of(head)
+    mistake = no_text(head) if compression is None else _packed(name, *compression, command)
+    if mistake is None:
+        yield from read(whole, shown_name(name))
+    else:
+        yield Entry(shown_name(name), 0, None, mistake, 0)
+
+
+def _packed(name: str, kind: str, unpack: str, command: str) -> str:
+    if not is_file(name):
+        return f"is compressed with {kind}: unpack it with `{unpack}` first"
+    option = " --csv" if Path(name).stem.lower().endswith(".csv") else ""
+    pipe = f"{unpack} < {shlex.quote(shown_name(name))} | orchestrator {command}{option} -"
+    return f"is compressed with {kind}: run `{pipe}` with the same options"
 
 
 def shown_name(name: str) -> str:
     return "stdin" if name == STDIN else click.format_filename(name)
 
 
-def _opened(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-    return contextlib.nullcontext(sys.stdin.buffer) if name == STDIN else Path(name).open("rb")
+def _opened(name: str) -> contextlib.AbstractContextManager[io.BufferedIOBase]:
+    if name == STDIN:
+        return contextlib.nullcontext(cast("io.BufferedIOBase", sys.stdin.buffer))
+    return Path(name).open("rb")
 
 
 def path_of(name: str) -> bytes:

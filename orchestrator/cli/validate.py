@@ -81,7 +81,7 @@ def command(
     fixed = {name: value for name, value in columns.items() if value is not None}
     config = load(config_path, os.environ).config
     check_known(fixed, config)
-    entries = read_all(files, partial(reader, plain=plain, as_csv=as_csv, template=filled))
+    entries = read_all(files, partial(reader, plain=plain, as_csv=as_csv, template=filled), "validate")
     with _checker(fixed, config) as checker, Report(size_of(files), most=None) as report:
         _check_all(entries, checker, report)
     _tell(checker.findings, len(set(files)), as_json=as_json)

@@ -27,7 +27,7 @@ TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MB: shorten it"
 class Entry(msgspec.Struct, frozen=True):
     """One line of the user's: its row, or the mistake in it. `nbytes` is what was read for it.
 
-    `stored` tells that an earlier run stored its row.
+    Line 0 is the whole file: nothing of it can be read. `stored` tells that an earlier run stored its row.
     """
 
     file: str
@@ -39,7 +39,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def where(self) -> str:
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 def read_jsonl(file: BinaryIO, name: str, template: Template | None = None) -> Iterator[Entry]:

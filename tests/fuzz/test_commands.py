@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 from effort import tried
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from orchestrator.cli import main
 from orchestrator.config.sources import FIELDS, PROVIDER_FIELDS
+from orchestrator.intake.heads import compression_of, no_text
 
 MEMORY = Path("/dev/shm")
 NOT_UTF_8 = os.fsdecode(b"a\xff\xfe")
@@ -157,7 +158,7 @@ def read_both_ways(shell, words, **given):
     assert (validated.code, enqueued.code) == (bool(judged["bad_lines"]), bool(stored["bad_lines"]))
     name = "stdin" if words[-1] == "-" else words[-1]
     assert len(validated.errors) == judged["bad_lines"]
-    assert all(re.match(rf"{name}:\d+: .", line) for line in validated.errors)
+    assert all(re.match(rf"{name}(:\d+)?: .", line) for line in validated.errors)
     return judged, stored
 
 
@@ -213,6 +214,7 @@ def test_good_records_beside_any_others_are_stored(empty_queue, bad):
 @given(st.lists(contents.filter(lambda data: b"\n" not in data), max_size=5))
 @example([b"\xef\xbb\xbfx\r", b"\xef\xbb\xbfx"])
 def test_each_line_of_text_is_a_prompt_as_it_stands_unless_it_is_not_utf_8(empty_queue, lines):
+    assume(not any(lines) or (compression_of(lines[0]) or no_text(lines[0])) is None)
     with opened(empty_queue) as shell:
         read_both_ways(shell, ["--lines", shell.write("in.txt", b"\n".join(lines) + b"\n")])
         kept = [
