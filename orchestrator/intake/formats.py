@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from orchestrator.intake.template import Template
 
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MB: shorten it"
+QUOTED = 'write " within a cell as ""'
+TORN = {
+    "unexpected end": ("a quote that opens here is never closed", f"close it, and {QUOTED}"),
+    "field larger": (f"a cell is longer than {MAX_LINE_BYTES >> 20} MB", "close its quote, or shorten it"),
+    "": ("a quote that opens here is not closed properly", QUOTED),
+}
+"""How a message of the csv module begins, and what we say instead."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -66,8 +73,11 @@ def _read_records(records: Reader, name: str, template: Template | None) -> Iter
     try:
         header = next(records, [])
         check_header(header, template)
-    except (BadLine, csv.Error) as mistake:
+    except BadLine as mistake:
         yield Entry(name, 1, None, str(mistake), 0)
+        return
+    except csv.Error as error:
+        yield Entry(name, 1, None, _torn(error, "nothing of the file is read"), 0)
         return
     while True:
         line = records.line_num + 1
@@ -77,10 +87,23 @@ def _read_records(records: Reader, name: str, template: Template | None) -> Iter
                 return
             row = parse_cells(header, record, template) if record else None
         except (BadLine, csv.Error) as mistake:
-            yield Entry(name, line, None, str(mistake), 0)
+            yield Entry(name, line, None, _explained(mistake, line, records.line_num), 0)
             continue
         if row is not None:
             yield Entry(name, line, row, "", sum(map(len, record)))
+
+
+def _explained(mistake: BadLine | csv.Error, first: int, last: int) -> str:
+    """What is wrong, with the lines that are left out where they are several: a stray quote swallows many."""
+    lines = f"lines {first} to {last}" if last > first else ""
+    if isinstance(mistake, csv.Error):
+        return _torn(mistake, lines and f"{lines} are left out")
+    return f"{mistake} ({lines})" if lines else str(mistake)
+
+
+def _torn(error: csv.Error, left_out: str) -> str:
+    wrong, remedy = next(told for begin, told in TORN.items() if str(error).startswith(begin))
+    return f"{wrong}, and {left_out}: {remedy}" if left_out else f"{wrong}: {remedy}"
 
 
 def _read(file: BinaryIO, name: str, parse: Callable[[bytes], Row]) -> Iterator[Entry]:

@@ -1,4 +1,6 @@
+import csv
 import io
+from functools import partial
 
 import pytest
 
@@ -66,6 +68,45 @@ def test_a_record_that_makes_no_row_is_bad_and_the_next_is_read(record, told):
     bad, good = entries(b"prompt,priority,metadata\n" + record + b"\nok,1,\n")
     assert told in bad.mistake
     assert good.row.prompt == "ok"
+
+
+@pytest.mark.parametrize(
+    ("records", "told"),
+    [
+        (
+            '"a\nb\n\n"c" d,1\n',
+            'a quote that opens here is not closed properly, and lines 3 to 6 are left out: write "',
+        ),
+        ('"a" b,1\n', 'a quote that opens here is not closed properly: write " within a cell as ""'),
+        ('"a\nb",1,2\n', "3 cells where the header has 2: quote cells that hold commas (lines 3 to 4)"),
+    ],
+)
+def test_a_stray_quote_is_told_with_the_lines_that_it_swallows(records, told):
+    first, bad, last = entries(f"prompt,priority\nok,1\n{records}good,2\n")
+    assert (first.row.prompt, last.row.prompt) == ("ok", "good")
+    assert (bad.line, bad.mistake.startswith(told)) == (3, True), bad.mistake
+
+
+def test_a_quote_that_is_never_closed_is_told_with_the_lines_up_to_the_end():
+    (_, bad) = entries('prompt\nok\n"a\nb\nc\n')
+    lost = "lines 3 to 5 are left out"
+    assert (
+        bad.mistake == f'a quote that opens here is never closed, and {lost}: close it, and write " within a cell as ""'
+    )
+
+
+def test_a_header_with_a_stray_quote_is_the_one_bad_line_of_its_file():
+    (only,) = entries('prompt,"model" x\na,b\nc,d\n')
+    assert only.line == 1
+    assert "is not closed properly, and nothing of the file is read: write" in only.mistake
+
+
+def test_a_cell_over_the_limit_is_told_and_the_next_record_is_read(monkeypatch, request):
+    request.addfinalizer(partial(csv.field_size_limit, csv.field_size_limit()))
+    monkeypatch.setattr("orchestrator.intake.formats.MAX_LINE_BYTES", 10)
+    bad, good = entries('prompt\n"a\nbcdefghijklmno\ngood\n')
+    assert bad.mistake == "a cell is longer than 64 MB, and lines 2 to 3 are left out: close its quote, or shorten it"
+    assert (good.line, good.row.prompt) == (4, "good")
 
 
 def test_a_field_that_the_template_names_must_be_a_column():
