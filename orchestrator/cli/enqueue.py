@@ -64,7 +64,8 @@ An option that sets a column (--model, --tag ...) wins over what the lines say; 
 a body. A prompt without custom_id gets one made up, which names its line: e-FILE-RUN-LINE-CONTENT.
 
 Good lines go in even if others are bad: each bad line is told as FILE:LINE, and the exit code is 1. A file that is no
-text in UTF-8, such as a compressed one or a workbook, is told as FILE, and nothing of it goes in.
+text in UTF-8, such as a compressed one or a workbook, is told as FILE, and nothing of it goes in. Put corrected lines
+into a file of their own.
 
 Every 1,000 prompts are stored for good. Whatever breaks it off, even a power cut, the same command with --resume
 stores what is missing and nothing twice, with or without custom_ids. A file is known by its path; what was stored of
@@ -138,6 +139,7 @@ def command(  # noqa: PLR0913 - one argument per option
     totals, config = with_database(config_path, partial(_store, find=find, plan=plan, report=report), create=True)
     report.close()
     _warn_without_model(totals, columns["model"], config)
+    _warn_of_repetition(totals)
     _tell(totals, len(set(files)), as_json=as_json)
     return BAD_LINES if totals.bad_lines else 0
 
@@ -273,6 +275,15 @@ def _warn_without_model(totals: Totals, model: str | None, config: Config) -> No
         click.echo(
             f"note: {counted(totals.modelless, 'prompt')} without a model will fail as invalid: pass --model, "
             "or set defaults.model before the daemon runs",
+            err=True,
+        )
+
+
+def _warn_of_repetition(totals: Totals) -> None:
+    if totals.bad_lines and (totals.enqueued or totals.skipped):
+        click.echo(
+            "note: the good lines are stored: put the corrected ones into a file of their own, "
+            "or the good ones are stored and paid twice",
             err=True,
         )
 

@@ -60,13 +60,13 @@ def read_text(file: BinaryIO, name: str, template: Template | None = None) -> It
 
 
 def read_csv(file: BinaryIO, name: str, template: Template | None = None) -> Iterator[Entry]:
-    """CSV with a header: our columns, or with a template any. A header we cannot use is the file's one bad line."""
+    """CSV with a header: our columns, or with a template any. A header we cannot use is the file's one bad line.
+
+    `file` is closed in the end.
+    """
     csv.field_size_limit(MAX_LINE_BYTES)
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        yield from _read_records(csv.reader(text, strict=True), name, template)
-    finally:
-        text.detach()
+    return _read_records(csv.reader(text, strict=True), name, template)
 
 
 def _read_records(records: Reader, name: str, template: Template | None) -> Iterator[Entry]:

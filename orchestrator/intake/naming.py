@@ -96,5 +96,5 @@ def _prove(entry: Entry, digest: str, mark: Mark) -> None:
 def _changed(file: str, mark: Mark) -> InputError:
     return InputError(
         f"{file or 'the input'} is not what was enqueued up to line {mark.line}: undo the changes above that line, "
-        "or put what is missing into a file of its own"
+        "give the --template, --lines or --csv of that run, or put what is missing into a file of its own"
     )

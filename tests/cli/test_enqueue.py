@@ -87,16 +87,35 @@ def test_good_lines_go_in_and_every_bad_one_is_told_with_file_and_line(command, 
     write("b.jsonl", '{"tag": "x"}\n{"prompt": "b", "model": "m"}\n')
     said = command("enqueue", "a.jsonl", "b.jsonl")
     assert said.code == 1
-    assert [line.partition(": ")[0] for line in said.err.splitlines()] == ["a.jsonl:3", "a.jsonl:4", "b.jsonl:1"]
+    told = [line.partition(": ")[0] for line in said.err.splitlines()]
+    assert told == ["a.jsonl:3", "a.jsonl:4", "b.jsonl:1", "note"]
     assert said.out == CLOSING.format("2 prompts", 0, "3 bad lines", "2 files")
     assert [row["prompt"] for row in queue.prompts()] == ["a", "b"]
+
+
+NOTE = (
+    "note: the good lines are stored: put the corrected ones into a file of their own, "
+    "or the good ones are stored and paid twice"
+)
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_after_bad_lines_the_way_on_that_pays_nothing_twice_is_told_once(command, queue, write, words):
+    write("a.jsonl", "bad\n" * 30 + '{"prompt": "a", "model": "m"}\n')
+    said = command("enqueue", "a.jsonl", write("b.jsonl", "bad\n"), *words)
+    assert (said.err.splitlines()[-1], said.err.count("note")) == (NOTE, 1)
+
+
+@pytest.mark.parametrize("content", ["bad\n", '{"prompt": "a", "model": "m"}\n'])
+def test_where_nothing_or_all_is_stored_no_way_on_is_told(command, queue, write, content):
+    assert "note" not in command("enqueue", write("a.jsonl", content)).err
 
 
 def test_after_twenty_bad_lines_the_others_are_only_counted(command, queue, write):
     said = command("enqueue", write("a.jsonl", "x\n" * 1500 + '{"prompt": "a", "model": "m"}\n'))
     lines = said.err.splitlines()
-    assert len(lines) == 21
-    assert lines[-1] == "… and 1480 more bad lines"
+    assert len(lines) == 22
+    assert lines[20] == "… and 1480 more bad lines"
     assert said.out == CLOSING.format("1 prompt", 0, "1500 bad lines", "1 file")
 
 

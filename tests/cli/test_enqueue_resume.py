@@ -128,6 +128,22 @@ def test_a_file_that_was_changed_above_is_refused_and_nothing_stored(command, br
     assert len(prompts(broken_off)) == 3
 
 
+@pytest.mark.parametrize("words", [("--lines", "--template", "Say {line}"), ("--csv", "--template", "{one}")])
+def test_a_file_that_is_read_in_another_way_is_refused_and_that_is_told(command, broken_off, words):
+    said = command("enqueue", "a.txt", *words, "--model", "m", "--resume")
+    assert (said.code, said.out) == (1, "")
+    assert "give the --template, --lines or --csv of that run" in said.err
+    assert len(prompts(broken_off)) == 3
+
+
+def test_a_csv_file_that_is_refused_leaves_no_traceback(command, process, queue, write):
+    write("a.csv", "prompt,model\none,m\n")
+    assert command("enqueue", "a.csv").code == 0
+    write("a.csv", "prompt,model\nONE,m\n")
+    _out, err = process("enqueue", "a.csv", "--resume").communicate(timeout=DEADLINE_SECONDS)
+    assert [line.partition(b": ")[0] for line in err.splitlines()] == [b"note", b"orchestrator"]
+
+
 def test_what_was_deleted_since_is_not_stored_again(command, broken_off):
     broken_off.sql("DELETE FROM prompts WHERE prompt = 'one'")
     resumed(command)
@@ -162,6 +178,7 @@ def test_bad_lines_that_were_passed_are_told_again(command, queue, write):
     said = command("enqueue", "a.jsonl", "--model", "m", "--resume")
     assert said.code == 1
     assert "a.jsonl:2: not valid JSON" in said.err
+    assert "note: the good lines are stored" in said.err
     assert said.out == "0 prompts enqueued, 2 skipped as duplicates, 1 bad line, from 1 file\n"
 
 
