@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import as_json
+from orchestrator.cli.options import TEXT, as_json
 from orchestrator.cli.screen import Bar, say_json
 from orchestrator.core.telling import harmless
 from orchestrator.errors import StoreUnavailable
@@ -35,8 +35,10 @@ EPILOG = """\b
 
 
 @click.command("copy", help=HELP, epilog=EPILOG, short_help="Move the queue from SQLite to PostgreSQL.")
-@click.option("--from", "source", required=True, metavar="URL", help="The queue: sqlite:///FILE.")
-@click.option("--to", "target", required=True, metavar="URL", help="An empty database: postgresql://USER@HOST/NAME.")
+@click.option("--from", "source", type=TEXT, required=True, metavar="URL", help="The queue: sqlite:///FILE.")
+@click.option(
+    "--to", "target", type=TEXT, required=True, metavar="URL", help="An empty database: postgresql://USER@HOST/NAME."
+)
 @click.option("--undo", is_flag=True, help="Give up a copy that is not complete: the file is the queue again.")
 @as_json
 def command(*, source: str, target: str, undo: bool, as_json: bool) -> None:

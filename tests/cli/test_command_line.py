@@ -3,9 +3,10 @@ import re
 import subprocess
 import sys
 
+import click
 import pytest
 
-from orchestrator.cli import COMMANDS
+from orchestrator.cli import COMMANDS, cli
 from orchestrator.core.model import Fault
 
 HEAVY = ("sqlalchemy", "aiohttp", "alembic", "rich", "aiosqlite")
@@ -42,6 +43,19 @@ def test_a_file_that_is_no_database_is_one_line(command, folder, words):
     said = command(*words)
     assert (said.code, said.out, said.err.count("\n")) == (1, "", 1)
     assert "not a database" in said.err
+
+
+def texts():
+    """Every option and argument that takes a text, with its command."""
+    found = ((name, param) for name in COMMANDS for param in cli.get_command(click.Context(cli), name).params)
+    return [(name, param.opts[-1]) for name, param in found if isinstance(param.type, click.types.StringParamType)]
+
+
+@pytest.mark.parametrize(("name", "text"), texts())
+def test_an_empty_text_as_of_a_variable_that_is_unset_is_refused(command, queue, name, text):
+    said = command(name, *((text, "") if text.startswith("-") else ("",)))
+    assert (said.code, said.out) == (2, "")
+    assert said.err == f"orchestrator: {text} is empty: is a variable unset? (see `orchestrator {name} --help`)\n"
 
 
 def keys_of(found):

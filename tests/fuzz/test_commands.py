@@ -343,7 +343,7 @@ def test_any_word_that_no_command_knows_is_one_line(shell, command):
 @tried(12)
 @given(st.sampled_from(["retry", "cancel", "results"]), st.lists(words, min_size=1, max_size=4), st.data())
 def test_a_selector_selects_what_it_names_and_nothing_else(empty_queue, command, tags, data):
-    tags = [tag for tag in tags if tag != NOT_UTF_8]
+    tags = [tag for tag in tags if tag and tag != NOT_UTF_8]
     with opened(empty_queue) as shell:
         for tag in (*tags, None):
             shell.sql("INSERT INTO prompts (custom_id, prompt, tag) VALUES (hex(randomblob(8)), 'x', ?)", tag)
