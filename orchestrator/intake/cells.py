@@ -13,14 +13,36 @@ if TYPE_CHECKING:
     from orchestrator.intake.rows import Row
     from orchestrator.intake.template import Template
 
+SEPARATORS = {";": ";", "\t": "tabs"}
+
+
+def check_separator(line: str, template: Template | None) -> None:
+    """Raises BadLine for the line of a header that names our columns, or the template's, with no comma between."""
+    if "," in line:
+        return
+    known = {*(COLUMNS if template is None else template.fields)}
+    for separator, shown in SEPARATORS.items():
+        names = [name.strip(' "\r\n') for name in line.split(separator)]
+        if len(names) > 1 and not known.isdisjoint(names):
+            raise BadLine(f"separated by {shown}: save it with commas")
+
 
 def check_header(header: Sequence[str], template: Template | None) -> None:
     """Raises BadLine for a header that names a column twice, or without a template one that we do not have."""
     for index, name in enumerate(header):
+        if not name.strip() and (template is None or name in header[:index]):
+            raise BadLine(f"column {index + 1} has no name: name it, or delete the column")
         if name in header[:index]:
             raise BadLine(f'column "{name}" comes twice: rename one of them')
         if template is None and name not in COLUMNS:
-            raise unknown_key(name, COLUMNS, "column")
+            raise _unknown_column(name)
+
+
+def _unknown_column(name: str) -> BadLine:
+    meant = name.strip().lower()
+    if meant in COLUMNS:
+        return BadLine(f'column "{name}" is "{meant}" but for its case or blanks around: write {meant}')
+    return unknown_key(name, COLUMNS, "column")
 
 
 def parse_cells(header: Sequence[str], record: Sequence[str], template: Template | None) -> Row:

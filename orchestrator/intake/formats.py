@@ -5,23 +5,26 @@ from __future__ import annotations
 import csv
 import io
 from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from orchestrator.intake.cells import check_header, parse_cells
+from orchestrator.intake.cells import check_header, check_separator, parse_cells
 from orchestrator.intake.lines import MAX_LINE_BYTES, read_lines
 from orchestrator.intake.rows import BadLine, Row, checked_row, parse_row
 from orchestrator.intake.template import parse_with_template
 
 if TYPE_CHECKING:
     from _csv import Reader
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
+    from orchestrator.intake.lines import Line
     from orchestrator.intake.template import Template
 
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MB: shorten it"
+ARRAY = "is a JSON array: write one object per line, as `jq -c '.[]' FILE` does"
 QUOTED = 'write " within a cell as ""'
 TORN = {
     "unexpected end": ("a quote that opens here is never closed", f"close it, and {QUOTED}"),
@@ -51,12 +54,20 @@ class Entry(msgspec.Struct, frozen=True):
 
 def read_jsonl(file: BinaryIO, name: str, template: Template | None = None) -> Iterator[Entry]:
     """JSON lines: rows, lines of batch files, or with a template anything whose fields fill it."""
-    return _read(file, name, parse_row if template is None else partial(parse_with_template, template=template))
+    lines = read_lines(file)
+    first = next(lines, None)
+    if first is None:
+        return
+    if (first.content or b"").lstrip().startswith(b"["):
+        yield Entry(name, 0, None, ARRAY, first.nbytes)
+        return
+    parse = parse_row if template is None else partial(parse_with_template, template=template)
+    yield from _read(chain([first], lines), name, parse)
 
 
 def read_text(file: BinaryIO, name: str, template: Template | None = None) -> Iterator[Entry]:
     """Plain text, one prompt per line; a template may call the line `{line}`."""
-    return _read(file, name, partial(_parse_text, template=template))
+    return _read(read_lines(file), name, partial(_parse_text, template=template))
 
 
 def read_csv(file: BinaryIO, name: str, template: Template | None = None) -> Iterator[Entry]:
@@ -66,19 +77,39 @@ def read_csv(file: BinaryIO, name: str, template: Template | None = None) -> Ite
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    return _read_records(csv.reader(text, strict=True), name, template)
-
-
-def _read_records(records: Reader, name: str, template: Template | None) -> Iterator[Entry]:
+    top = _top(text)
+    records = csv.reader(chain(top, text), strict=True)
     try:
-        header = next(records, [])
-        check_header(header, template)
+        header = _header(top, records, template)
     except BadLine as mistake:
-        yield Entry(name, 1, None, str(mistake), 0)
-        return
+        yield Entry(name, len(top), None, str(mistake), 0)
     except csv.Error as error:
-        yield Entry(name, 1, None, _torn(error, "nothing of the file is read"), 0)
-        return
+        yield Entry(name, len(top), None, _torn(error, "nothing of the file is read"), 0)
+    else:
+        yield from _read_records(records, header, name, template)
+
+
+def _top(text: Iterable[str]) -> list[str]:
+    """The lines up to the first that is not blank: the header, or where it begins."""
+    top: list[str] = []
+    for line in text:
+        top.append(line)
+        if line.strip():
+            return top
+    return []
+
+
+def _header(top: list[str], records: Reader, template: Template | None) -> list[str]:
+    """The header; leaves the records below it. Raises BadLine and csv.Error for one that cannot be used."""
+    if not top:
+        return []
+    check_separator(top[-1], template)
+    header = next(islice(records, len(top) - 1, None), [])
+    check_header(header, template)
+    return header
+
+
+def _read_records(records: Reader, header: list[str], name: str, template: Template | None) -> Iterator[Entry]:
     while True:
         line = records.line_num + 1
         try:
@@ -106,8 +137,8 @@ def _torn(error: csv.Error, left_out: str) -> str:
     return f"{wrong}, and {left_out}: {remedy}" if left_out else f"{wrong}: {remedy}"
 
 
-def _read(file: BinaryIO, name: str, parse: Callable[[bytes], Row]) -> Iterator[Entry]:
-    for line in read_lines(file):
+def _read(lines: Iterable[Line], name: str, parse: Callable[[bytes], Row]) -> Iterator[Entry]:
+    for line in lines:
         if line.content is None:
             yield Entry(name, line.number, None, TOO_LONG, line.nbytes)
             continue

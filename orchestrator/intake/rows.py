@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,15 @@ class _Given(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 COLUMNS = tuple(name for name in Row.__struct_fields__ if name != "names_model")
 JSON_COLUMNS = ("body", "metadata")
+REQUEST = frozenset(
+    {
+        "messages", "temperature", "top_p", "max_tokens", "max_completion_tokens", "max_output_tokens", "stop", "seed",
+        "response_format", "tools", "tool_choice", "reasoning_effort", "frequency_penalty", "presence_penalty",
+        "n", "logit_bias", "logprobs", "top_logprobs", "dimensions", "encoding_format",
+    }
+)  # fmt: skip
+"""Parameters that stand in a body. Fields that data of another kind may have, such as `input`, are not among them."""
+_CR_BETWEEN = re.compile(rb"\}\r+\{")
 _decode_given = msgspec.json.Decoder(_Given).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -135,6 +145,8 @@ def line_members(line: bytes) -> dict[str, msgspec.Raw]:
     except msgspec.ValidationError:
         raise BadLine("not a JSON object: write one object per line") from None
     except (msgspec.DecodeError, RecursionError) as error:
+        if _CR_BETWEEN.search(line):
+            raise BadLine("its lines end with CR alone: save the file with LF line ends") from None
         hint = "write one JSON object per line, or pass --lines for plain text"
         raise BadLine(f"not valid JSON ({_reason(line, error)}): {hint}") from None
 
@@ -180,6 +192,8 @@ def _explained(line: bytes) -> BadLine:
     except BadLine as mistake:
         return mistake
     for name, raw in members.items():
+        if name in REQUEST:
+            return BadLine(f"{name} is a parameter of the request: put it into body")
         if name not in _Given.__struct_fields__:
             return BadLine(f"{unknown_key(name, COLUMNS)}; rows with fields of their own need --template")
         wrong = _wrong_type(name, bytes(raw))

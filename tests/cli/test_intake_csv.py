@@ -44,6 +44,13 @@ def test_a_record_is_told_by_the_line_where_it_starts():
     [
         ("prompt,promt\na,b\n", 'unknown column "promt": did you mean "prompt"?'),
         ("prompt,prompt\na,b\n", "comes twice"),
+        ("prompt;model\na;b\n", "separated by ;: save it with commas"),
+        ('"id";"prompt"\r\na;b\n', "separated by ;: save it with commas"),
+        ("prompt\tid\na\tb\n", "separated by tabs: save it with commas"),
+        (",prompt\n0,a\n", "column 1 has no name: name it, or delete the column"),
+        ("prompt, \na,b\n", "column 2 has no name: name it, or delete the column"),
+        ("Prompt\na\n", 'column "Prompt" is "prompt" but for its case or blanks around: write prompt'),
+        ("prompt, model\na,b\n", 'column " model" is "model" but for its case or blanks around: write model'),
     ],
 )
 def test_a_header_that_cannot_be_used_is_the_one_bad_line_of_its_file(text, told):
@@ -114,5 +121,22 @@ def test_a_field_that_the_template_names_must_be_a_column():
     assert 'field "question" of the template is missing: the row has "q"' in bad.mistake
 
 
-def test_an_empty_file_holds_nothing():
-    assert entries("") == []
+@pytest.mark.parametrize("text", ["", "\n \r\n\t\n"])
+def test_an_empty_file_holds_nothing(text):
+    assert entries(text) == []
+
+
+def test_blank_lines_above_the_header_are_passed_over_and_counted():
+    (entry,) = entries("\n  \r\nprompt\n\nx\n")
+    assert (entry.line, entry.row.prompt) == (5, "x")
+    (bad,) = entries("\n\npromt\nx\n")
+    assert bad.where == "a.csv:3"
+
+
+def test_with_a_template_other_separators_are_known_by_its_fields_and_one_column_may_have_no_name():
+    (bad,) = entries("text;label\na;b\n", "{text}")
+    assert bad.mistake == "separated by ;: save it with commas"
+    assert [row.prompt for row in rows("a;b\nx\n", "{a;b}")] == ["x"]
+    assert [row.prompt for row in rows(",text\n0,x\n", "{text}")] == ["x"]
+    (bad,) = entries(",,text\n0,1,x\n", "{text}")
+    assert bad.mistake == "column 2 has no name: name it, or delete the column"

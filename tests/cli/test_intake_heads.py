@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import zipfile
@@ -83,6 +84,19 @@ def test_the_other_files_go_in(command, queue, write):
     write("a.jsonl", gzip.compress(TEXT))
     assert command("enqueue", "a.jsonl", write("b.jsonl", TEXT)).code == 1
     assert len(queue.prompts()) == 300
+
+
+ARRAY = json.dumps([{"prompt": "Why?", "model": "m"}] * 3)
+ONE_BY_ONE = '[\n{"prompt": "a", "model": "m"},\n{"prompt": "b", "model": "m"}\n]\n'
+
+
+@pytest.mark.parametrize("content", [ARRAY, ONE_BY_ONE, f"\ufeff\n \n  {ARRAY}", '[]\n{"prompt": "a", "model": "m"}\n'])
+@pytest.mark.parametrize("words", [(), ("--template", "{prompt}")])
+def test_of_a_json_array_nothing_is_stored(command, queue, write, words, content):
+    said = command("enqueue", *words, write("a.json", content))
+    told = "is a JSON array: write one object per line, as `jq -c '.[]' FILE` does"
+    assert (said.code, said.err) == (1, f"a.json: {told}\n")
+    assert queue.prompts() == []
 
 
 @pytest.mark.parametrize("first", ["BZhang", "PAR1S", "%P", "PK", "\ufeffone", "(µ", "x", ""])

@@ -68,6 +68,9 @@ def test_a_row_tells_whether_it_or_its_body_names_a_model(row, named):
     [
         ('{"promt": "a"}', 'unknown key "promt": did you mean "prompt"?'),
         ('{"question": "a"}', "--template"),
+        ('{"messages": [], "model": "m"}', "messages is a parameter of the request: put it into body"),
+        ('{"prompt": "a", "temperature": 0}', "temperature is a parameter of the request: put it into body"),
+        ('{"prompt": "a"}\r{"prompt": "b"}\r', "its lines end with CR alone: save the file with LF line ends"),
         ('{"prompt": "a", "names_model": true}', 'unknown key "names_model"'),
         ("hello", "--lines"),
         ("[1]", "not a JSON object"),
