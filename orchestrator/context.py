@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,8 @@ class Context:
     `holding` are the batches this process works on now, each with the steady time until which it is surely ours;
     `looks` are the kinds of batches that the look in the next step of the event loop asks for.
     `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
-    `reread` says how far the last full reading of a batch's file came, so that one that breaks off goes on there;
+    `reread` says how far the last full reading of a batch's file came, so that one that breaks off goes on there, and
+    `missed` how many looks in a row found that file gone;
     `strangers` remote batches of this queue that hold no prompt it still has; `speakers`, by event and provider, the
     batch whose failure the log told last, when (Unix ms), and how many of others were left out since.
     """
@@ -127,6 +129,7 @@ class Context:
     pruning: Pruning = field(default_factory=Pruning)
     backlog: Backlog = field(default_factory=Backlog)
     reread: dict[tuple[int, int, str], int] = field(default_factory=dict)
+    missed: Counter[tuple[int, int, str]] = field(default_factory=Counter)
     strangers: set[str] = field(default_factory=set)
     speakers: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
 

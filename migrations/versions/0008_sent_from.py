@@ -10,7 +10,8 @@ from sqlalchemy import Column, Integer, text
 revision = "0008"
 down_revision = "0007"
 
-SENT_COLUMNS = ("custom_id", "prompt", "system", "body", "model", "endpoint", "completion_window", "provider")
+SENT_COLUMNS = ("custom_id", "prompt", "system", "body", "model", "endpoint")
+"""What an answer answers: not the provider and its window, whoever else was asked the same."""
 NOW_MS = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 DUE_MS = f"coalesce(CAST((julianday(NEW.not_before) - 2440587.5) * 86400000 AS INTEGER), {NOW_MS})"
 RAW_BYTES = " + ".join(f"coalesce(length(CAST(NEW.{column} AS BLOB)), 0)" for column in ("prompt", "system", "body"))

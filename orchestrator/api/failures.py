@@ -38,6 +38,8 @@ _UNVERIFIED = re.compile(r"\bunverified\b", re.IGNORECASE)
 _ACCOUNT_400 = re.compile(r"\b(billing_hard_limit_reached|billing_not_active|insufficient_quota)\b")
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError)
 
+NO_VERDICTS = (408, 409, 423, 425)
+"""Nothing is wrong with what was sent: it is there already, is held by another, or comes too early."""
 FORBIDDEN, NOT_FOUND, TOO_LARGE, TOO_MANY, UNAVAILABLE = 403, 404, 413, 429, 503
 
 
@@ -70,7 +72,7 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
             if blocked
             else Throttled(message, status=status, retry_after_seconds=wait)
         )
-    if status >= 500 or status < 400 or status == 408 or _is_no_verdict(status, body):  # noqa: PLR2004
+    if status >= 500 or status < 400 or status in NO_VERDICTS or _is_no_verdict(status, body):  # noqa: PLR2004
         return ReplyLost(message, status=status, retry_after_seconds=wait)
     line = named_line(said(body))
     if _NO_FILE_YET.search(message) or (status == NOT_FOUND and line is None):

@@ -124,7 +124,9 @@ async def collect(context: Context) -> Tick:
             failure = await _read_file(context, client, batch, cursor, tally)
             news += tally.news
             await _told(context, batch, cursor, tally)
-            if failure is not None and not await _gave_up(context, batch, cursor, failure):
+            if failure is None:
+                del context.missed[_rereading(batch, cursor)]
+            elif not await _gave_up(context, batch, cursor, failure):
                 return Tick(1, more=True)
         await _note_read(context, batch, news)
     return Tick(1, more=True)
@@ -195,7 +197,8 @@ class _Reader:
             return error
         tail = splitter.tail()
         whole = isinstance(tail, bytes) and isinstance(parse_reply(tail), Reply)
-        stands_so = self._position + 1 == self._cursor.lines or (self._batch.reread and _is_last_look(self._batch))
+        last_look = _is_last_look(self._context, self._batch, self._cursor)
+        stands_so = self._position + 1 == self._cursor.lines or (self._batch.reread and last_look)
         if whole or (tail and stands_so):
             self._take(tail)
         await self._store()
@@ -386,7 +389,7 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
     in a row counts: in an outage the same call fails in several ways, and 404 is one of them (doubleword-api 5).
     """
     tries, is_missing = batch.tries + 1, isinstance(error, NotFound | Torn) and batch.status is BatchStatus.ENDED
-    if is_missing and _is_last_look(batch):
+    if is_missing and _is_last_look(context, batch, cursor):
         if isinstance(error, NotFound):
             tell("collect.file_gone", batch=batch.id, key=batch.key, file=cursor.file)
         return True
@@ -397,9 +400,11 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
         partial(
             update_batch, batch=batch, tries=tries, next_try_at_ms=context.in_ms(pause), last_error=str(error),
             last_error_at_ms=context.now_ms(), collect_due=batch.status is BatchStatus.ENDED,
-            empty_looks=batch.empty_looks + 1 if is_missing else 0,
         )
     )  # fmt: skip
+    context.missed[_rereading(batch, cursor)] += 1
+    if not is_missing:
+        del context.missed[_rereading(batch, cursor)]
     others = left_out(context, "collect.failed", batch, tries)
     if others is not None:
         tell(
@@ -409,8 +414,8 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
     return False
 
 
-def _is_last_look(batch: Batch) -> bool:
-    return batch.empty_looks + 1 >= FILE_GONE_TRIES
+def _is_last_look(context: Context, batch: Batch, cursor: Cursor) -> bool:
+    return context.missed[_rereading(batch, cursor)] + 1 >= FILE_GONE_TRIES
 
 
 async def _note_read(context: Context, batch: Batch, news: int) -> None:
@@ -419,7 +424,8 @@ async def _note_read(context: Context, batch: Batch, news: int) -> None:
     running = batch.status is BatchStatus.SUBMITTED and left
     for cursor in _cursors(batch):
         context.reread.pop(_rereading(batch, cursor), None)
-    values: dict[str, Any] = {"collect_due": False, "tries": 0, "empty_looks": 0, "reread": False}
+        del context.missed[_rereading(batch, cursor)]
+    values: dict[str, Any] = {"collect_due": False, "tries": 0, "reread": False}
     values["next_try_at_ms"] = context.next_poll_ms() if running else context.now_ms()
     if batch.reread:
         values["reread_news"] = news

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from orchestrator.api.client import Client
 
+FORBIDDEN = 403
 FILE_LOOKS = 2
 """Empty listings after which a file counts as not stored. A second copy costs nothing but space (F2)."""
 FILE_TRIES = 5
@@ -205,10 +206,15 @@ async def _create_failed(context: Context, batch: Batch, error: ProviderError) -
         pause = max(context.config.submission.adopt_interval_seconds, error.retry_after_seconds)
         await _delay(context, batch, str(error), pause)
         return False
-    if isinstance(error, NotFound) and batch.tries + 1 >= FILE_TRIES:
+    if _is_about_file(error) and batch.tries + 1 >= FILE_TRIES:
         await _move(context, batch, BatchStatus.SEALED, key=context.new_key(), tries=0, input_file_id=None)
         return True
     return await _certainly_refused(context, batch, BatchStatus.UPLOADED, error)
+
+
+def _is_about_file(error: ProviderError) -> bool:
+    """It is not there, or is another account's: the key may have changed since the upload (doubleword-api 2.1)."""
+    return isinstance(error, NotFound) or (isinstance(error, AccountBlocked) and error.status == FORBIDDEN)
 
 
 async def _look_for_batch(context: Context, client: Client, batch: Batch) -> bool:
@@ -318,7 +324,7 @@ async def _certainly_refused(context: Context, batch: Batch, back_to: BatchStatu
         return await refuse(context, batch, error)
     tries = batch.tries + 1
     if isinstance(error, AccountBlocked):
-        await _move(context, batch, back_to, last_error=str(error), last_error_at_ms=context.now_ms())
+        await _move(context, batch, back_to, tries=tries, last_error=str(error), last_error_at_ms=context.now_ms())
         await pause_provider(context, batch.lane.provider, str(error), "call")
         return False
     asked = error.retry_after_seconds if isinstance(error, Throttled) else 0

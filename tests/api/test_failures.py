@@ -23,7 +23,7 @@ STATUSES = {
     404: NotFound,
     405: Rejected,
     408: ReplyLost,
-    409: Rejected,
+    409: ReplyLost,
     413: Rejected,
     415: Rejected,
     422: Rejected,

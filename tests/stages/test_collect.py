@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+from collections import Counter
 
 import aiohttp
 import msgspec
@@ -347,6 +348,50 @@ async def test_a_late_success_that_comes_before_the_answer_of_the_next_batch_is_
 
 
 # ---------------------------------------------------------------- files that are gone, lines nobody asked for
+
+
+async def test_what_is_missed_of_one_file_says_nothing_of_the_other(start):
+    rig = await start(through_proxy=True)
+    rig.ask("bad", model="m+sandbox-bad-request")
+    rig.ask_many(2)
+    batch = await rig.ended()
+    looks = Counter()
+
+    def gone(status, headers, body):
+        return 404, headers, b"File with ID x not found"
+
+    def missing(file_id, most):
+        def change(status, headers, body):
+            looks[file_id] += 1
+            return gone(status, headers, body) if looks[file_id] <= most else (status, headers, body)
+
+        rig.proxy.rewrite("GET", f"{file_id}/content", change)
+
+    missing(batch["output_file_id"], 5)
+    missing(batch["error_file_id"], 1)
+    await rig.until_idle()
+    assert looks[batch["error_file_id"]] > 1
+    assert not rig.told("collect.file_gone")
+    assert rig.history("bad") == ["invalid"]
+    assert rig.ledger.creates == 1
+
+
+async def test_a_page_of_html_is_no_file(start):
+    rig = await start(through_proxy=True)
+    begun = []
+
+    def maintenance(status, headers, body):
+        begun.append(rig.clock())
+        page = b"<html>\n<body>\nUnder maintenance\n</body></html>\n"
+        down = rig.clock() - begun[0] < 300
+        return (200, {**headers, "Content-Type": "text/html"}, page) if down else (status, headers, body)
+
+    rig.proxy.rewrite("GET", "/content", maintenance)
+    rig.ask_many(5)
+    await rig.until_idle()
+    assert "HTML" in rig.told("collect.failed")[0]["reason"]
+    assert rig.ledger.creates == 1
+    assert rig.history("q-1") == [None]
 
 
 async def test_a_finished_batchs_file_that_is_gone_for_good_has_its_lines_resent(rig):

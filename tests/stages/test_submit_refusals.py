@@ -268,3 +268,25 @@ async def test_a_line_number_blames_nobody_once_a_late_success_has_taken_a_line_
     await rig.until_idle()
     assert {*rig.statuses().values()} == {"done"}
     assert {*rig.ledger.successes.values()} == {1}
+
+
+@pytest.mark.parametrize("status", [409, 423, 425])
+async def test_a_refusal_that_says_nothing_of_what_was_sent_fails_no_prompt_and_splits_no_batch(rig, status):
+    rig.faults.add(f"status-{status}:route=create", times=3)
+    rig.ask_many(8)
+    await rig.until_idle()
+    assert rig.count() == {"done": 8}
+    assert set(rig.ledger.executions.values()) == {1}
+    assert len(rig.batches()) == 1
+
+
+async def test_a_file_that_this_account_may_not_use_is_sent_anew_and_stops_nobody(rig):
+    rig.ask("old")
+    denied = rig.faults.add("status-403:route=create", times=5)
+    await rig.until(lambda: rig.told("provider.paused"))
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert denied.fired == 5
+    assert rig.ledger.uploads == 3
+    assert rig.count() == {"done": 4}
+    assert set(rig.ledger.executions.values()) == {1}

@@ -182,13 +182,13 @@ SENT_ANEW = {
     "body": """UPDATE prompts SET body = '{"temperature": 0}'""",
     "model": "UPDATE prompts SET model = 'new'",
     "endpoint": "UPDATE prompts SET endpoint = '/v1/responses'",
-    "window": "UPDATE prompts SET completion_window = '1h'",
-    "provider": "UPDATE prompts SET provider = 'new'",
     "custom_id": "UPDATE prompts SET custom_id = 'new'",
 }
 SENT_AS_BEFORE = {
     "tag": "UPDATE prompts SET tag = 'new'",
     "priority": "UPDATE prompts SET priority = 7",
+    "window": "UPDATE prompts SET completion_window = '1h'",
+    "provider": "UPDATE prompts SET provider = 'new'",
     "the same": "UPDATE prompts SET prompt = prompt, system = system, body = body, provider = provider",
 }
 
