@@ -32,7 +32,8 @@ class Mutation:
 
 
 INTENT_FIRST = """\
-    await _move(context, batch, BatchStatus.CREATING, empty_looks=0)
+    if not await context.database.write(partial(_note_creating, context=context, batch=batch)):
+        return True
     started = context.clock()
     try:
         remote = await client.create_batch(
@@ -97,10 +98,18 @@ MUTATIONS = (
     Mutation(
         "what is missing at the end is read once more from the start",
         "stages/settle.py",
-        "        elif left and (not batch.rereads or batch.reread_news):",
+        "        elif left and (not batch.rereads or batch.reread_news or _owes_answers(context, batch)):",
         "        elif False:",
         theme="provider",
         test="tests/stages/test_settle.py",
+    ),
+    Mutation(
+        "what was uploaded is created only as long as all of it is wanted",
+        "stages/submit.py",
+        "    if nbytes != batch.nbytes:",
+        "    if False:",
+        theme="resends",
+        test="tests/stages/test_collect.py",
     ),
     Mutation(
         "a line counts for the batch its prompt is in, and for no other",
