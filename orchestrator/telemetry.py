@@ -206,6 +206,12 @@ EVENTS: dict[str, Event] = {
         f"{_BATCH}, remote_batch_id",
         "Nothing; if it repeats, ask the provider why. polling.overdue_seconds sets the patience.",
     ),
+    "poll.gone": Event(
+        "error",
+        "The provider knows a batch no more, which nobody wants or whose window is long over: it is given up there.",
+        f"{_BATCH}, remote_batch_id, reason",
+        "Look whether the key is still that of the account which made the batch, and whether somebody deleted it.",
+    ),
     "poll.cancelling": Event(
         "info", "Nobody wants the rest of a batch any more: it is cancelled there.", f"{_BATCH}, remote_batch_id"
     ),

@@ -110,6 +110,14 @@ def _overdue(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int,
     return now_ms > expires_at_ms + times * patience.overdue_seconds * 1000
 
 
+def is_long_over(batch: Batch, overdue_seconds: float, now_ms: int) -> bool:
+    """Whether its window ended so long ago, as far as is known without a poll; never with a patience of 0."""
+    length_ms = _length_ms(batch.lane.completion_window)
+    if length_ms is None or batch.submitted_at_ms is None or not overdue_seconds:
+        return False
+    return now_ms > batch.submitted_at_ms + length_ms + overdue_seconds * 1000
+
+
 def _expires_at_ms(batch: Batch, remote: RemoteBatch) -> int | None:
     """When the window ends by our clock, which need not agree with the provider's (F39).
 

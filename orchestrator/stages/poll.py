@@ -16,7 +16,7 @@ import msgspec
 
 from orchestrator.context import Context, Tick, shared_name
 from orchestrator.core.model import Batch, BatchStatus
-from orchestrator.core.polling import Patience, Step, most_completed, next_step, shows_nothing_new
+from orchestrator.core.polling import Patience, Step, is_long_over, most_completed, next_step, shows_nothing_new
 from orchestrator.errors import NotFound, ProviderError, ReplyLost, StoreError, Throttled
 from orchestrator.folding import left_out
 from orchestrator.lease import held_together
@@ -39,6 +39,7 @@ AT_ONCE = 4
 """Calls to providers at a time."""
 LISTED_PER_CALL = 10
 """Batches of a listing that cost as much as one call: so many are read of it for each batch that is due."""
+GONE_LOOKS = 12
 ASKED_ANYWAY = 0.1
 """Part of the batches that are asked for although the listing shows nothing new, lest it lag for ever."""
 
@@ -140,6 +141,7 @@ async def _poll(context: Context, batch: Batch, found: Round) -> None:
     except ProviderError as error:
         await _poll_failed(context, batch, error)
     else:
+        del context.missed[_looks_for(batch)]
         if remote.id != batch.remote_batch_id and batch.key not in remote.metadata_values:
             lost = ReplyLost(f"GET /batches/{batch.remote_batch_id}: answered with {remote.id}, which is another batch")
             await _poll_failed(context, batch, lost)
@@ -234,6 +236,9 @@ async def _cancel(context: Context, client: Client, batch: Batch) -> None:
 
 async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> None:
     """Only the time of the next look changes; a 404 is held too, since it proves nothing (F32)."""
+    if await _is_gone(context, batch, error):
+        await _end_without(context, batch, str(error))
+        return
     asked = error.retry_after_seconds if isinstance(error, Throttled | ReplyLost) else 0
     tries = batch.tries + 1
     next_ms = max(context.next_poll_ms(), context.in_ms(asked))
@@ -250,6 +255,37 @@ async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> 
             "poll.failed", batch=batch.id, key=batch.key, provider=batch.lane.provider, reason=f"{error}{hint}",
             tries=tries, others=others,
         )  # fmt: skip
+
+
+def _looks_for(batch: Batch) -> tuple[int, int, str]:
+    return batch.id, 0, "batch"
+
+
+async def _is_gone(context: Context, batch: Batch, error: ProviderError) -> bool:
+    """Of a batch that nobody wants or whose window is long over: so many 404s in a row, and a listing without it."""
+    missed, client = context.missed, context.clients[batch.lane.provider]
+    missed[_looks_for(batch)] += 1
+    if not isinstance(error, NotFound):
+        del missed[_looks_for(batch)]
+    is_over = is_long_over(batch, context.config.polling.overdue_seconds, context.now_ms())
+    if missed[_looks_for(batch)] < GONE_LOOKS or not (batch.cancel_requested or is_over):
+        return False
+    if not client.provider.searchable_batches:
+        return batch.cancel_requested
+    try:
+        listed = await client.find_batches(batch.key, context.seconds_since(batch.created_at_ms))
+    except ProviderError:
+        return False
+    return batch.remote_batch_id not in {remote.id for remote in listed}
+
+
+async def _end_without(context: Context, batch: Batch, reason: str) -> None:
+    """What was learned of its files is read yet; lines in none of them go back, or end where they are not wanted."""
+    now_ms = context.now_ms()
+    values: dict[str, Any] = {"collect_due": True, "next_try_at_ms": now_ms, "tries": 0}
+    values["ended_at_ms"] = batch.ended_at_ms or now_ms
+    await context.database.write(partial(move_batch, batch=batch, after=BatchStatus.ENDED, by="poll", **values))
+    tell("poll.gone", batch=batch.id, key=batch.key, remote_batch_id=batch.remote_batch_id, reason=reason)
 
 
 def _tell_unnamed(batch: Batch, remote: RemoteBatch) -> None:

@@ -382,6 +382,56 @@ async def test_a_provider_that_left_the_settings_keeps_its_batches_until_it_is_b
     assert rig.ledger.creates == 1
 
 
+async def of_another_account(rig):
+    """A submitted batch that this key does not see any more."""
+    rig.ask_many(2)
+    await rig.submitted()
+    rig.sandbox.provider.batches.clear()
+    rig.sandbox.provider.files.clear()
+
+
+async def test_a_batch_that_the_provider_does_not_know_is_held(rig):
+    await of_another_account(rig)
+    for _ in range(60):
+        await rig.later(seconds=60)
+    assert rig.batch()["status"] == "submitted"
+    assert rig.ledger.creates == 1
+
+
+async def test_it_is_given_up_long_after_its_window(start):
+    rig = await start(polling={"overdue_seconds": 3600})
+    await of_another_account(rig)
+    await rig.later(seconds=26 * 3600)
+    await rig.until_idle()
+    assert rig.count() == {"done": 2}
+    assert rig.history("q-1") == ["missing", None]
+    assert rig.told("poll.gone")[0]["log_level"] == "error"
+
+
+@pytest.mark.parametrize("searchable", [True, False])
+async def test_it_is_given_up_when_it_is_cancelled(start, searchable):
+    rig = await start(provider={"searchable_batches": searchable})
+    await of_another_account(rig)
+    rig.sql("UPDATE prompt_states SET cancelling = 1")
+    rig.sql("UPDATE batch_states SET cancel_requested = true")
+    await rig.until_idle()
+    assert rig.count() == {"cancelled": 2}
+    assert rig.ledger.creates == 1
+
+
+async def test_404s_of_an_outage_end_no_batch_that_is_listed(start):
+    rig = await start(polling={"overdue_seconds": 3600}, sandbox={"latency_seconds": 27 * 3600})
+    rig.ask_many(2)
+    await rig.submitted()
+    gone = rig.faults.add("batch-gone")
+    await rig.later(seconds=25.5 * 3600)
+    for _ in range(40):
+        await rig.later(seconds=60)
+    assert gone.fired > 20
+    assert not rig.told("poll.gone")
+    assert rig.batch()["status"] == "submitted"
+
+
 async def test_a_poll_that_is_answered_with_another_batch_ends_nothing(start):
     settings = {"packing": {"linger_seconds": 0, "max_lines": 2}, "sandbox": {"latency_seconds": 300}}
     rig = await start(through_proxy=True, **settings)
