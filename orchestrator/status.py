@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ from orchestrator.store.restoring import Restored, read_restored
 from orchestrator.store.retention import read_pruned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -53,6 +54,7 @@ MOST_FAULTS, MOST_STEPS, MOST_TROUBLE = 10, 12, 5
 TRIES_TOLD = 3
 """Tries in a row that fail before a batch asks for attention: the first ones often heal by themselves."""
 AT_THE_PROVIDER = (BatchStatus.SUBMITTED, BatchStatus.REPLACING, BatchStatus.ENDED)
+NOT_SHOWN = ("remote_expires_at_ms", "input_file_id", "output_file_id", "error_file_id")
 WINDOW = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 REMEDIES = {
@@ -198,7 +200,8 @@ def _flow(look: Look) -> dict[str, Any]:
 def _batch_object(batch: ActiveBatch, look: Look) -> dict[str, Any]:
     facts = asdict(batch)
     last_error = facts.pop("last_error")
-    del facts["remote_expires_at_ms"]
+    for name in NOT_SHOWN:
+        del facts[name]
     times = {name.removesuffix("_ms"): iso(facts.pop(name)) for name in ("created_at_ms", "submitted_at_ms")}
     return {
         **facts,
@@ -295,17 +298,45 @@ def _attention(look: Look) -> Iterator[dict[str, str]]:
 
 
 def _batches_in_trouble(look: Look) -> Iterator[dict[str, str]]:
-    for batch in look.batches:
-        expires = expires_at_ms(batch)
-        if expires is not None and expires < look.at_ms and batch.status == BatchStatus.SUBMITTED:
-            yield {
-                "level": "warning",
-                "what": f"batch {batch.id} is past its window by {duration((look.at_ms - expires) / 1000)}",
-                "todo": "look at the provider's status page; in the end its rest is sent again",
-            }
-        if batch.tries >= TRIES_TOLD:
-            yield {
-                "level": "warning",
-                "what": f"batch {batch.id}: {batch.tries} tries in a row failed: {batch.last_error or 'no reply'}",
-                "todo": "if it lasts, check the network and the provider's status page",
-            }
+    """An outage is one story, however many batches it meets."""
+    late = [batch for batch in look.batches if _late_seconds(batch, look) > 0]
+    for (provider,), batches in _grouped(late, lambda batch: (batch.provider,)):
+        seconds = max(_late_seconds(batch, look) for batch in batches)
+        past = "is past its window by" if len(batches) == 1 else "are past their windows, the longest by"
+        yield {
+            "level": "warning",
+            "what": f"{_named(batches)} at {provider} {past} {duration(seconds)}",
+            "todo": "look at the provider's status page; in the end its rest is sent again",
+        }
+    failing = [batch for batch in look.batches if batch.tries >= TRIES_TOLD]
+    for (provider, error), batches in _grouped(failing, lambda batch: (batch.provider, batch.shared_error)):
+        yield {
+            "level": "warning",
+            "what": f"{_named(batches)} at {provider}: {_tries(batches)} in a row failed, the last with {error}",
+            "todo": "if it lasts, check the network and the provider's status page",
+        }
+
+
+def _late_seconds(batch: ActiveBatch, look: Look) -> float:
+    """How long the window of a batch that runs has been over."""
+    expires = expires_at_ms(batch)
+    return 0.0 if expires is None or batch.status != BatchStatus.SUBMITTED else (look.at_ms - expires) / 1000
+
+
+def _grouped(
+    batches: Sequence[ActiveBatch], reason: Callable[[ActiveBatch], tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], list[ActiveBatch]]]:
+    """Those that share a reason, the most first."""
+    groups = defaultdict[tuple[str, ...], list["ActiveBatch"]](list)
+    for batch in batches:
+        groups[reason(batch)].append(batch)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
+
+
+def _named(batches: Sequence[ActiveBatch]) -> str:
+    return f"batch {batches[0].id}" if len(batches) == 1 else f"{len(batches)} batches"
+
+
+def _tries(batches: Sequence[ActiveBatch]) -> str:
+    tries = {batch.tries for batch in batches}
+    return f"{max(tries)} tries" if len(tries) == 1 else f"up to {max(tries)} tries"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,16 @@ class ActiveBatch:
     submitted_at_ms: int | None
     remote_expires_at_ms: int | None
     last_error: str | None
+    input_file_id: str | None
+    output_file_id: str | None
+    error_file_id: str | None
+
+    @property
+    def shared_error(self) -> str:
+        """The last error without the names that are this batch's alone, as others may have met it."""
+        own = (self.key, self.remote_batch_id, self.input_file_id, self.output_file_id, self.error_file_id)
+        names = "|".join(re.escape(name) for name in own if name)
+        return re.sub(rf"(?<![\w-])(?:{names})(?![\w-])", "…", self.last_error or "no reply")
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,11 +196,43 @@ def test_what_needs_somebody_is_told_with_what_to_do_the_worst_first(queue, batc
     assert [(each["level"], each["what"]) for each in needs] == [
         ("error", "openai is paused, nothing is sent there: 401: no"),
         ("error", "batches wait for provider gone, which left the settings"),
-        ("warning", "batch 1 is past its window by 2h 0m"),
-        ("warning", "batch 2: 3 tries in a row failed: no reply"),
+        ("warning", "batch 1 at doubleword is past its window by 2h 0m"),
+        ("warning", "batch 2 at doubleword: 3 tries in a row failed, the last with no reply"),
         ("warning", "1 prompts failed in the last 12 hours"),
     ]
     assert all(each["todo"] for each in needs)
+
+
+OUTAGE = "GET /batches/{0}: 503 no reply for {0} (503)"
+
+
+@pytest.fixture
+def outage(batch):
+    """A hundred batches that fail in the same way, each with its own name in the error; two whose window is over."""
+    for number in range(100):
+        name, more = f"b-{number}", {"hours_ago": 25 + number} if number < 2 else {}
+        batch(name, prompts=0, tries=6, last_error=OUTAGE.format(name), **more)
+    return batch
+
+
+def test_of_an_outage_one_thing_is_told_however_many_batches_it_meets(outage, told, command):
+    assert [each["what"] for each in told()["attention"]] == [
+        "2 batches at doubleword are past their windows, the longest by 2h 0m",
+        "100 batches at doubleword: 6 tries in a row failed, the last with GET /batches/…: 503 no reply for … (503)",
+    ]
+    assert len(command("status").out.splitlines()) < 50
+
+
+def test_what_fails_elsewhere_or_otherwise_is_told_apart_the_most_first(batch, told):
+    batch("a", prompts=0, tries=3, last_error="GET /files/f-1/content: 500 oh", output_file_id="f-1")
+    batch("b", prompts=0, tries=9, last_error="POST /batches: 503 b-1 for orc-2", key="orc-2")
+    batch("c", "ended", prompts=0, tries=4, last_error="GET /files/f-2/content: 500 oh", output_file_id="f-2")
+    batch("d", prompts=0, tries=3, last_error="GET /files/f-3/content: 500 oh", provider="openai", output_file_id="f-3")
+    assert [each["what"] for each in told()["attention"]] == [
+        "2 batches at doubleword: up to 4 tries in a row failed, the last with GET /files/…/content: 500 oh",
+        "batch 2 at doubleword: 9 tries in a row failed, the last with POST /batches: 503 b-1 for …",
+        "batch 4 at openai: 3 tries in a row failed, the last with GET /files/…/content: 500 oh",
+    ]
 
 
 def test_a_restored_queue_tells_that_it_looks_for_what_was_sent_since_its_backup(queue, command, told):

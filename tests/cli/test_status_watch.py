@@ -142,6 +142,7 @@ def test_everything_of_a_long_queue_is_seen_on_one_screen(queue, process):
         now_ms - 7_500_000,
         now_ms - 7_400_000,
     )
+    queue.sql("INSERT INTO provider_states (name, pauses) VALUES ('openai', 1)")
     terminal = Terminal(process, "status", "--watch", "--interval", "60")
     terminal.until("no such thing.*…")
     frame = terminal.text().replace("\r", "").strip("\n")
@@ -150,8 +151,8 @@ def test_everything_of_a_long_queue_is_seen_on_one_screen(queue, process):
     for seen in (
         "Ctrl-C ends",
         "! batches wait for provider d, which left the settings",
-        "! batch 1 is past its window by 1h 3m",
-        "and 29 more: orchestrator status",
+        "! 30 batches at d are past their windows, the longest by 1h 3m",
+        "and 1 more: orchestrator status",
         "last minute: 0 done, 50 failed",
         "batches (2 of 30)",
         "in_progress0… 12345/50000",

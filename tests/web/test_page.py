@@ -168,8 +168,20 @@ async def test_what_needs_somebody_stands_at_the_top_with_what_to_do(scene_of):
     top = text[text.index("What needs you") : text.index("The flow")]
     assert "doubleword is paused" in top
     assert "add credit or raise the spending limit" in top
-    assert "batch 5 is past its window by 2h 0m" in top
+    assert "batch 5 at openai is past its window by 2h 0m" in top
     assert "46 prompts failed" in top
+
+
+async def test_batches_that_an_outage_meets_are_told_once(scene_of):
+    def outage(scene):
+        lane = scene.lane()
+        for number in range(100):
+            error = f"GET /batches/b-{number}: 503 busy"
+            scene.batch(lane, scene.add(1), tries=6, remote_batch_id=f"b-{number}", last_error=error)
+
+    _, text = await scene_of(outage)
+    assert text.count("in a row failed") == 1
+    assert "100 batches at doubleword: 6 tries in a row failed, the last with GET /batches/…: 503 busy" in text
 
 
 async def test_a_restored_queue_says_so_at_the_top(scene_of):
