@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.model import BatchStatus, PromptStatus
 from orchestrator.core.telling import duration, iso
+from orchestrator.remedies import ACCOUNT, CREDIT, remedy
 from orchestrator.remembered import Remembered
 from orchestrator.store.overview import (
     ActiveBatch,
@@ -57,10 +58,6 @@ AT_THE_PROVIDER = (BatchStatus.SUBMITTED, BatchStatus.REPLACING, BatchStatus.END
 NOT_SHOWN = ("remote_expires_at_ms", "input_file_id", "output_file_id", "error_file_id")
 WINDOW = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
 UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
-REMEDIES = {
-    "line": "add credit or raise the spending limit at the provider",
-    "call": "check the API key and the account at the provider",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +243,7 @@ def _pause_object(state: ProviderState) -> dict[str, Any]:
         "since": iso(state.paused_at_ms),
         "next_try_at": iso(state.resume_at_ms),
         "reason": state.pause_reason,
-        "remedy": REMEDIES.get(state.paused_by or "", REMEDIES["call"]),
+        "remedy": CREDIT if state.paused_by == "line" else remedy(state.pause_reason or "", otherwise=ACCOUNT),
     }
 
 
@@ -313,7 +310,7 @@ def _batches_in_trouble(look: Look) -> Iterator[dict[str, str]]:
         yield {
             "level": "warning",
             "what": f"{_named(batches)} at {provider}: {_tries(batches)} in a row failed, the last with {error}",
-            "todo": "if it lasts, check the network and the provider's status page",
+            "todo": remedy(error),
         }
 
 

@@ -2,7 +2,11 @@
 
 import time
 
+import msgspec
 import pytest
+
+from orchestrator.config.profiles import BUILT_IN
+from orchestrator.errors import ConfigError
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
@@ -233,6 +237,42 @@ def test_what_fails_elsewhere_or_otherwise_is_told_apart_the_most_first(batch, t
         "batch 2 at doubleword: 9 tries in a row failed, the last with POST /batches: 503 b-1 for …",
         "batch 4 at openai: 3 tries in a row failed, the last with GET /files/…/content: 500 oh",
     ]
+
+
+NETWORK = "if it lasts, check the network and the provider's status page"
+ACCOUNT = "check the API key and the account at the provider"
+OTHERS = "it may be another key's or account's, or was deleted: see docs/operations.md"
+BASE_URL = "the provider's base_url may be wrong: compare it with its documentation"
+REMEDIES = {
+    "GET /batches/{}: 503 busy": NETWORK,
+    "GET /batches/{}: cannot reach http://x/v1: refused": NETWORK,
+    "GET /files/{}/content: 404 no such file": NETWORK,
+    "POST /batches: 404 Cannot find file {}": NETWORK,
+    "GET /batches/{}: 404, and yet it is listed": NETWORK,
+    "GET /batches/{}: 404 no such batch": OTHERS,
+    "POST /batches/{}/cancel: 404": OTHERS,
+    "POST /files: 404 Not Found": BASE_URL,
+    "POST /files: 405 Method Not Allowed": BASE_URL,
+    "GET /batches/{}: 401 Unauthorized": ACCOUNT,
+    "POST /files: 403 Forbidden": ACCOUNT,
+}
+
+
+@pytest.mark.parametrize(("error", "todo"), REMEDIES.items())
+def test_what_to_do_about_a_batch_depends_on_how_its_calls_fail(batch, told, error, todo):
+    batch("b", prompts=0, tries=3, last_error=error.format("b"))
+    assert [each["todo"] for each in told()["attention"]] == [todo]
+
+
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_a_key_that_is_missing_is_what_to_see_to(batch, told, source, monkeypatch):
+    provider = BUILT_IN["doubleword"]
+    if source == "file":
+        provider = msgspec.structs.replace(provider, api_key_file="no-such-file")
+    with pytest.raises(ConfigError) as missing:
+        provider.api_key({})
+    batch("b", prompts=0, tries=3, last_error=str(missing.value))
+    assert "key" in told()["attention"][0]["todo"]
 
 
 def test_a_restored_queue_tells_that_it_looks_for_what_was_sent_since_its_backup(queue, command, told):

@@ -1,0 +1,27 @@
+"""What to do about a call that failed, judged by the words that were stored of it."""
+
+from __future__ import annotations
+
+import re
+
+CREDIT = "add credit or raise the spending limit at the provider"
+ACCOUNT = "check the API key and the account at the provider"
+NETWORK = "if it lasts, check the network and the provider's status page"
+
+_RULES = tuple(
+    (re.compile(words), remedy)
+    for words, remedy in (
+        (r"API key (?:for|of) provider", "put the key where it is looked for"),
+        (r"^[A-Z]+ /\S+: 40[123]\b", ACCOUNT),
+        (
+            r"^[A-Z]+ /batches/\S+: 404\b(?!, and yet it is listed)",
+            "it may be another key's or account's, or was deleted: see docs/operations.md",
+        ),
+        (r"^POST /files: 40[45]\b", "the provider's base_url may be wrong: compare it with its documentation"),
+    )
+)
+
+
+def remedy(error: str, otherwise: str = NETWORK) -> str:
+    """That of the first rule whose words the error holds."""
+    return next((told for words, told in _RULES if words.search(error)), otherwise)
