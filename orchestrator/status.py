@@ -64,7 +64,7 @@ UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 class Look:
     """Everything that is shown, as of `at_ms`, from one snapshot, but for tags that were counted earlier.
 
-    `in_batches` holds the prompts waiting in each.
+    `in_batches` holds the prompts waiting in each; `unattended` tells that no daemon works on the queue.
     """
 
     database: str
@@ -85,27 +85,35 @@ class Look:
     providers: frozenset[str]
     restored: Restored | None
     looks_needed: int
+    unattended: bool
 
 
-async def status_of(database: Database, config: Config, tags: Tags | None = None) -> dict[str, Any]:
+async def status_of(
+    database: Database, config: Config, tags: Tags | None = None, *, unattended: bool = False
+) -> dict[str, Any]:
     """The one object that `status --json` and `/status.json` show. `tags` are counted unless they are given."""
-    look = partial(_look, database=database, config=config, at_ms=int(time.time() * 1000), tags=tags)
+    at_ms = int(time.time() * 1000)
+    look = partial(_look, database=database, config=config, at_ms=at_ms, tags=tags, unattended=unattended)
     return as_object(await database.read(look))
 
 
 class Watched:
     """A queue that is looked at again and again: its tags are counted the less often, the longer that takes."""
 
-    def __init__(self, database: Database, config: Config) -> None:
+    def __init__(self, database: Database, config: Config, unattended: Callable[[], bool] = lambda: False) -> None:
         self._database = database
         self._config = config
+        self._unattended = unattended
         self._tags: Remembered[Tags] = Remembered(lambda: database.read(count_by_tag), 0, wait_seconds=None)
 
     async def status(self) -> dict[str, Any]:
-        return await status_of(self._database, self._config, await self._tags.get())
+        tags = await self._tags.get()
+        return await status_of(self._database, self._config, tags, unattended=self._unattended())
 
 
-async def _look(connection: AsyncConnection, database: Database, config: Config, at_ms: int, tags: Tags | None) -> Look:
+async def _look(
+    connection: AsyncConnection, database: Database, config: Config, at_ms: int, tags: Tags | None, *, unattended: bool
+) -> Look:
     rates = {
         name: await _ended(connection, at_ms - span_ms, at_ms)
         for name, span_ms in (("last_minute", MINUTE_MS), ("last_hour", HOUR_MS))
@@ -136,6 +144,7 @@ async def _look(connection: AsyncConnection, database: Database, config: Config,
         providers=frozenset(config.providers),
         restored=await read_restored(connection),
         looks_needed=config.submission.adopt_checks,
+        unattended=unattended,
     )
 
 
@@ -277,6 +286,8 @@ def _attention(look: Look) -> Iterator[dict[str, str]]:
             "what": f"batches wait for provider {name}, which left the settings",
             "todo": f"put the table [providers.{name}] back, with its key, and start the daemon again",
         }
+    if look.unattended and look.prompts["queued"] + look.prompts["batched"]:
+        yield {"level": "warning", "what": "no daemon works on this queue", "todo": "start it: `orchestrator run`"}
     if look.restored is not None:
         yield {
             "level": "warning",

@@ -108,8 +108,9 @@ def _watch(config_path: Path | None, interval: float, *, as_json: bool) -> None:
 
 async def look(database: Database, loaded: Loaded) -> dict[str, Any]:
     from orchestrator.status import status_of  # noqa: PLC0415
+    from orchestrator.store.schema import is_unattended  # noqa: PLC0415
 
-    return await status_of(database, loaded.config)
+    return await status_of(database, loaded.config, unattended=is_unattended(database.path))
 
 
 # ---------------------------------------------------------------- on the screen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ from orchestrator.cli.screen import say_json
 from orchestrator.cli.tables import SHOWN_CHARACTERS, shortened
 from orchestrator.core.telling import harmless, shown_status
 from orchestrator.status import Watched
+from orchestrator.store.schema import is_unattended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +28,7 @@ BATCHES_TOLD = 3
 
 async def watch(database: Database, loaded: Loaded, *, interval: float, as_json: bool) -> None:
     """Look until cancelled."""
-    watched = Watched(database, loaded.config)
+    watched = Watched(database, loaded.config, partial(is_unattended, database.path))
     with _live() if sys.stdout.isatty() and not as_json else _lines(as_json=as_json) as show:
         while True:
             show(await watched.status())

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import time
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from orchestrator.store.database import Database
+
+LOOK_SECONDS = 0.01
 
 
 def revisions() -> list[str]:
@@ -155,14 +158,41 @@ def only_daemon(path: str | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    with _opened_lock(Path(f"{Path(path).resolve()}.lock")) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StoreInUse(f"another orchestrator works on {path}: stop it, or give this one its own") from error
+    with _opened_lock(_lock_of(path)) as lock:
+        while not _locked(lock, fcntl.LOCK_EX):
+            if not _locked(lock, fcntl.LOCK_SH):
+                raise StoreInUse(f"another orchestrator works on {path}: stop it, or give this one its own")
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            time.sleep(LOOK_SECONDS)
         if _names(path) > 1:
             raise StoreInUse(f"{path} has further names (hard links), under which another could work: remove them")
         yield
+
+
+def is_unattended(path: str | None) -> bool:
+    """Whether it is certain that no daemon holds the SQLite file. One that starts at this moment waits for the answer.
+
+    The lock is shared for an instant, which no daemon does: so it tells us from another one.
+    """
+    if path is None:
+        return False
+    try:
+        with _lock_of(path).open() as lock:
+            return _locked(lock, fcntl.LOCK_SH)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+
+
+def _lock_of(path: str) -> Path:
+    return Path(f"{Path(path).resolve()}.lock")
+
+
+def _locked(lock: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _names(path: str) -> int:

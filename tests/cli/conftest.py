@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.store.schema import only_daemon
 
 PROGRAM = (sys.executable, "-m", "orchestrator")
 IMPATIENT = (sys.executable, "-c", "from orchestrator.cli import main, screen\nscreen.QUIET_SECONDS = -1\nmain()")
@@ -85,6 +86,13 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def queue(queue_file, folder):
     return Queue(Path(shutil.move(queue_file, folder / "orchestrator.db")))
+
+
+@pytest.fixture
+def daemon(folder):
+    """One holds the queue in the working folder."""
+    with only_daemon("orchestrator.db"):
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from rich.cells import cell_len
 
 from orchestrator.core.telling import duration
 
+pytestmark = pytest.mark.usefixtures("daemon")
+
 COUNTS = ("queued", "batched", "done", "failed", "cancelled")
 
 

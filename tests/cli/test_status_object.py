@@ -8,6 +8,8 @@ import pytest
 from orchestrator.config.profiles import BUILT_IN
 from orchestrator.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("daemon")
+
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 

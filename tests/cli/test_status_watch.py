@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("daemon")
+
 DEADLINE_SECONDS = 30
 LINES = 24
 

@@ -1,15 +1,18 @@
 """One daemon per SQLite file, for as long as it lives and not a moment longer."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from orchestrator.errors import StoreInUse, StoreUnavailable
-from orchestrator.store.schema import only_daemon
+from orchestrator.store.schema import is_unattended, only_daemon
 
 HOLDER = """
 import signal, sys
@@ -29,6 +32,21 @@ def another_daemon(path):
     finally:
         process.kill()
         process.communicate()
+
+
+@contextlib.contextmanager
+def another_of(processes):
+    """What that one of them said which was refused, while the other holds the file."""
+    try:
+        while not (ended := [one for one in processes if one.poll() is not None]):
+            time.sleep(0.01)
+        (working,) = set(processes) - set(ended)
+        assert working.stdout.readline() == b"held\n"
+        yield ended[0].stderr.read()
+    finally:
+        for one in processes:
+            one.kill()
+            one.communicate()
 
 
 def held(path):
@@ -81,6 +99,30 @@ def test_a_file_with_another_name_under_which_a_second_could_work_is_refused(tmp
         pass
     (tmp_path / "other.db").unlink()
     assert not held(tmp_path / "queue.db")
+
+
+def test_who_asks_whether_a_daemon_is_there_leaves_no_trace_and_hinders_none(tmp_path):
+    path = str(tmp_path / "queue.db")
+    assert is_unattended(path)
+    assert list(tmp_path.iterdir()) == []
+    with only_daemon(path):
+        assert not is_unattended(path)
+    assert is_unattended(path)
+    assert not held(path)
+    assert not is_unattended(None)
+
+
+def test_of_two_that_start_while_somebody_asks_one_works_and_one_is_told(tmp_path):
+    path = tmp_path / "queue.db"
+    with Path(f"{path}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        program = [sys.executable, "-c", HOLDER, str(path)]
+        both = [subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+        with pytest.raises(subprocess.TimeoutExpired):
+            both[0].wait(timeout=2)
+        assert [one.poll() for one in both] == [None, None]
+    with another_of(both) as told:
+        assert b"another orchestrator works on" in told
 
 
 def test_without_a_file_there_is_nothing_to_hold():
