@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 
-CREDIT = "add credit or raise the spending limit at the provider"
-ACCOUNT = "check the API key and the account at the provider"
+CREDIT = "add credit or raise the spending limit at the provider; it goes on by itself"
+ACCOUNT = (
+    "check the API key and the account at the provider; it goes on by itself, but a new key in a variable needs the "
+    "daemon to be started again"
+)
+VARIABLE = "set it and start the daemon again: one that runs does not see it"
+FILE = "it goes on by itself once the key is in the file"
 NETWORK = "if it lasts, check the network and the provider's status page"
 
 _RULES = tuple(
     (re.compile(words), remedy)
     for words, remedy in (
-        (r"API key (?:for|of) provider", "put the key where it is looked for"),
+        (r"API key (?:for|of) provider .*; set it", VARIABLE),
+        (r"API key (?:for|of) provider", FILE),
         (r"^[A-Z]+ /\S+: 40[123]\b", ACCOUNT),
         (
             r"^[A-Z]+ /batches/\S+: 404\b(?!, and yet it is listed)",

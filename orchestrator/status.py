@@ -277,9 +277,8 @@ def _event_object(step: Step) -> dict[str, Any]:
 def _attention(look: Look) -> Iterator[dict[str, str]]:
     """What a person should know or do, the worst first; nothing when all is well."""
     for state in look.pauses:
-        pause = _pause_object(state)
         what = f"{state.name} is paused, nothing is sent there: {state.pause_reason or 'its account is refused'}"
-        yield {"level": "error", "what": what, "todo": f"{pause['remedy']}; it goes on by itself"}
+        yield {"level": "error", "what": what, "todo": _pause_object(state)["remedy"]}
     for name in sorted({batch.provider for batch in look.batches} - look.providers):
         yield {
             "level": "error",

@@ -92,10 +92,11 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def api_key(self, environ: Mapping[str, str] | None = None) -> str:
         """The key, read anew at each call so that a rotated one is seen; it is stored nowhere."""
         if self.api_key_file is not None:
-            return _checked_key(_read_key(self.name, self.api_key_file), self.name, shown(self.api_key_file))
+            path = self.api_key_file
+            return _checked_key(_read_key(self.name, path), self.name, shown(path), "put the bare key there")
         variable = self.api_key_env or f"providers.{self.name}.api_key_env"
         key = (os.environ if environ is None else environ).get(variable, "")
-        return _checked_key(key, self.name, variable)
+        return _checked_key(key, self.name, variable, "set it to the bare key")
 
 
 def _read_key(provider: str, path: str) -> str:
@@ -110,14 +111,14 @@ def _read_key(provider: str, path: str) -> str:
         ) from None
 
 
-def _checked_key(key: str, provider: str, source: str) -> str:
+def _checked_key(key: str, provider: str, source: str, remedy: str) -> str:
     stripped = key.strip()
     if not stripped:
-        raise ConfigError(f"{source}: holds no API key for provider {provider}; put the key there")
+        raise ConfigError(f"{source}: holds no API key for provider {provider}; {remedy}")
     if not (stripped.isascii() and stripped.isprintable()):
         raise ConfigError(
             f"{source}: the API key of provider {provider} holds characters no key has "
-            "(a second line, a typographic quote, a byte-order mark?); write the bare key there"
+            f"(a second line, a typographic quote, a byte-order mark?); {remedy}"
         )
     return stripped
 

@@ -112,7 +112,7 @@ def test_json_tells_pauses_and_the_remedy(command, busy):
             "since": "2023-11-14T22:13:20Z",
             "next_try_at": "2023-11-14T22:14:20Z",
             "reason": "402: balance too low",
-            "remedy": "add credit or raise the spending limit at the provider",
+            "remedy": "add credit or raise the spending limit at the provider; it goes on by itself",
         }
     ]
 

@@ -242,7 +242,10 @@ def test_what_fails_elsewhere_or_otherwise_is_told_apart_the_most_first(batch, t
 
 
 NETWORK = "if it lasts, check the network and the provider's status page"
-ACCOUNT = "check the API key and the account at the provider"
+ACCOUNT = (
+    "check the API key and the account at the provider; it goes on by itself, but a new key in a variable needs the "
+    "daemon to be started again"
+)
 OTHERS = "it may be another key's or account's, or was deleted: see docs/operations.md"
 BASE_URL = "the provider's base_url may be wrong: compare it with its documentation"
 REMEDIES = {
@@ -266,15 +269,37 @@ def test_what_to_do_about_a_batch_depends_on_how_its_calls_fail(batch, told, err
     assert [each["todo"] for each in told()["attention"]] == [todo]
 
 
-@pytest.mark.parametrize("source", ["environment", "file"])
-def test_a_key_that_is_missing_is_what_to_see_to(batch, told, source, monkeypatch):
-    provider = BUILT_IN["doubleword"]
-    if source == "file":
-        provider = msgspec.structs.replace(provider, api_key_file="no-such-file")
+FROM_FILE = "it goes on by itself once the key is in the file"
+KEYS = {
+    None: "set it and start the daemon again: one that runs does not see it",
+    "no-such-file": FROM_FILE,
+    "empty": FROM_FILE,
+    "torn": FROM_FILE,
+}
+
+
+@pytest.mark.parametrize(("path", "todo"), KEYS.items())
+def test_what_to_do_about_a_key_that_is_missing_depends_on_where_it_is_looked_for(
+    queue, batch, told, write, path, todo
+):
+    write("empty", "\n")
+    write("torn", "a\nb")
+    provider = msgspec.structs.replace(BUILT_IN["openai"], api_key_file=path)
     with pytest.raises(ConfigError) as missing:
         provider.api_key({})
     batch("b", prompts=0, tries=3, last_error=str(missing.value))
-    assert "key" in told()["attention"][0]["todo"]
+    queue.sql(
+        "INSERT INTO provider_states (name, pauses, pause_reason, paused_by) VALUES ('openai', 1, ?, 'call')",
+        str(missing.value),
+    )
+    status = told()
+    assert [each["todo"] for each in status["attention"]] == [todo, todo]
+    assert status["pauses"][0]["remedy"] == todo
+
+
+def test_an_account_that_is_refused_for_any_reason_is_what_to_see_to(queue, told):
+    queue.sql("INSERT INTO provider_states (name, pauses, pause_reason) VALUES ('openai', 1, 'POST /files: 429 quota')")
+    assert told()["attention"][0]["todo"] == ACCOUNT
 
 
 def test_a_restored_queue_tells_that_it_looks_for_what_was_sent_since_its_backup(queue, command, told):

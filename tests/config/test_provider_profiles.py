@@ -142,7 +142,7 @@ def test_the_file_of_a_key_may_stand_in_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("environ", [{}, {"DOUBLEWORD_API_KEY": ""}, {"DOUBLEWORD_API_KEY": " \n"}])
 def test_a_missing_key_names_its_variable(environ, refusal):
     line = refusal(BUILT_IN["doubleword"].api_key, environ)
-    assert line == "DOUBLEWORD_API_KEY: holds no API key for provider doubleword; put the key there"
+    assert line == "DOUBLEWORD_API_KEY: holds no API key for provider doubleword; set it to the bare key"
 
 
 def test_a_provider_made_without_any_source_of_its_key_says_which_setting(refusal):
@@ -157,7 +157,8 @@ def test_a_missing_file_of_a_key_names_file_and_setting(tmp_path, refusal):
     assert "cannot be read" in refusal(with_file(tmp_path).api_key)
     assert "not a usable path" in refusal(with_file("nul\0").api_key)
     (tmp_path / "empty").write_text("\n")
-    assert "holds no API key" in refusal(with_file(tmp_path / "empty").api_key)
+    line = refusal(with_file(tmp_path / "empty").api_key)
+    assert line.endswith("holds no API key for provider doubleword; put the bare key there")
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ def test_every_warning_says_what_to_do():
     assert [name for name, event in EVENTS.items() if event.level != "info" and not event.todo] == []
 
 
+def test_a_pause_does_not_promise_that_a_variable_set_later_is_seen():
+    assert "set it and start the daemon again" in EVENTS["provider.paused"].todo
+
+
 async def test_each_batchs_life_can_be_followed_by_its_id_alone(faulted):
     for batch in faulted.queue.sql("SELECT * FROM batches WHERE status = 'settled'"):
         life = [event["event"] for event in faulted.events(batch=batch["id"])]
