@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.cli.screen import sign_of_life
 from orchestrator.config import Loaded, load
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, StoreUnavailable
 from orchestrator.store.database import Database
 from orchestrator.store.schema import make_private_file, migrate, require_current
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
 T = TypeVar("T")
+
+AGAIN = "run it again"
 
 
 def with_database(
@@ -42,8 +44,20 @@ def telling_how_far(told: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        msg = f"interrupted; {told()}; run it again for the rest"
+        msg = f"interrupted; {told()}; {AGAIN} for the rest"
         raise InputError(msg) from None
+
+
+@contextlib.asynccontextmanager
+async def _tried_once() -> AsyncIterator[None]:
+    """A command does not go on by itself when the database does, as the daemon does: it says so."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        if AGAIN in str(error):
+            raise
+        msg = f"{error}; then {AGAIN}"
+        raise StoreUnavailable(msg) from error
 
 
 async def _opened(
@@ -58,7 +72,7 @@ async def _opened(
                 await migrate(database)
         else:
             await require_current(database)
-        async with sign_of_life(doing) if doing else contextlib.nullcontext():
+        async with _tried_once(), sign_of_life(doing) if doing else contextlib.nullcontext():
             return await work(database, loaded)
     finally:
         await database.close()

@@ -268,21 +268,19 @@ def translated(where: str | None) -> Iterator[None]:
 
 
 _REMEDIES = {
-    ("connection slots", "too many connections"): (
-        "raise max_connections at the server, or run fewer daemons; work goes on by itself"
-    ),
+    ("connection slots", "too many connections"): "raise max_connections at the server, or run fewer daemons",
     ("authentication", "role", "does not exist"): "check user, password and database in database.url",
-    ("full", "No space left"): "free some disk space; work goes on by itself",
+    ("full", "No space left"): "free some disk space",
     ("locked", "busy", "lock timeout"): "another process holds a write transaction open; close it",
-    ("disk I/O",): "check the disk, its space and the file size limit of this user; work goes on by itself",
+    ("disk I/O",): "check the disk, its space and the file size limit of this user",
     ("readonly", "unable to open"): "check that the file and its folder exist and are writable for this user",
 }
 
 
 def _remedy(reason: str) -> str:
-    """The first whose words are said."""
+    """The first whose words are said. Who goes on by itself, and who must be run again, is told by who says it."""
     told = (remedy for words, remedy in _REMEDIES.items() if any(word in reason for word in words))
-    return next(told, "see the message; work goes on by itself when the database answers again")
+    return next(told, "check that the database is there and answers")
 
 
 async def insert_many(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> int:

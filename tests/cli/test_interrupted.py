@@ -8,6 +8,9 @@ import time
 
 import pytest
 
+from orchestrator.errors import StoreUnavailable
+from orchestrator.store.database import PRAGMAS, translated
+
 PROMPTS = 60_000
 RAN = {"cancel": "cancelled", "retry": "queued"}
 BEFORE = {"cancel": "queued", "retry": "failed"}
@@ -54,3 +57,29 @@ def test_it_says_how_far_it_came_and_goes_on_when_it_is_run_again(process, long,
     assert 1000 <= int(told.group(1)) <= moved(long, status) < PROMPTS
     assert command(command_name, "--all").code == 0
     assert moved(long, status) == PROMPTS
+
+
+HINTS = {
+    ("cancel", "--all"): "close it; then run it again\n",
+    ("enqueue", "--prompt", "x"): "close it; no prompt was stored; then run it again\n",
+}
+
+
+@pytest.mark.parametrize(("words", "hint"), HINTS.items())
+def test_a_command_that_the_database_refuses_does_not_promise_to_go_on_by_itself(
+    command, queue, monkeypatch, words, hint
+):
+    pragmas = [each for each in PRAGMAS if not each.startswith("busy_timeout")]
+    monkeypatch.setattr("orchestrator.store.database.PRAGMAS", (*pragmas, "busy_timeout=20"))
+    queue.add("q-1")
+    with contextlib.closing(sqlite3.connect(queue.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        said = command(*words)
+    assert said.code == 1
+    assert said.err.endswith(f"database is locked: another process holds a write transaction open; {hint}")
+
+
+def test_of_an_unknown_trouble_the_remedy_is_to_look_whether_the_database_answers():
+    told = re.escape("database x: oh: check that the database is there and answers")
+    with pytest.raises(StoreUnavailable, match=f"{told}$"), translated("x"):
+        raise sqlite3.OperationalError("oh")
