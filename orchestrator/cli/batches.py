@@ -91,7 +91,7 @@ def _row(batch: dict[str, Any]) -> list[object]:
     return [
         str(batch["id"]),
         batch["provider"],
-        shortened(batch["model"], MODEL_CHARACTERS) if batch["model"] else "several",
+        shortened(batch["model"], MODEL_CHARACTERS) if batch["model"] else "any",
         batch["status"],
         batch["remote_status"],
         f"{batch['lines_received']}/{batch['lines']}",

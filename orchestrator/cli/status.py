@@ -184,7 +184,7 @@ def _batch_row(batch: Mapping[str, Any]) -> list[object]:
     return [
         str(batch["id"]),
         batch["provider"],
-        shortened(batch["model"], MODEL_CHARACTERS) if batch["model"] else "several",
+        shortened(batch["model"], MODEL_CHARACTERS) if batch["model"] else "any",
         shown_status(batch),
         f"{batch['lines_received']}/{batch['lines']}",
         "" if batch["remote_total"] is None else f"{ended}/{batch['remote_total']}",

@@ -34,7 +34,7 @@ EPILOG = """\b
   models     [{"model", "prompts"}], the largest first
   lanes      [{"provider", "endpoint", "completion_window", "model",
              "prompts", "bytes", "batches"}]: what shares batches; model
-             null where a batch may name several
+             null where there are several
 """
 
 
@@ -111,7 +111,7 @@ def _tell(found: Findings, files: int, *, as_json: bool) -> None:
             "provider": lane.provider,
             "endpoint": lane.endpoint,
             "completion_window": lane.completion_window,
-            "model": lane.model or None,
+            "model": share.model,
             "prompts": share.prompts,
             "bytes": share.nbytes,
             "batches": share.batches,

@@ -27,15 +27,17 @@ NAMELESS = name_of(source_of(b""), new_run(0, 0), 0, "0" * 2 * DIGEST_BYTES)
 
 @dataclass(slots=True)
 class Share:
-    """What one lane gets: prompts, bytes on the wire, batches, and how full the last of these is."""
+    """What one lane gets: prompts, their model if it is one, bytes on the wire, batches, and how full the last is."""
 
     prompts: int = 0
+    model: str | None = None
     nbytes: int = 0
     batches: int = 0
     _lines_in_last: int = 0
     _bytes_in_last: int = 0
 
-    def add(self, nbytes: int, limits: Limits) -> None:
+    def add(self, model: str, nbytes: int, limits: Limits) -> None:
+        self.model = model if self.model == model or not self.prompts else None
         self.prompts += 1
         self.nbytes += nbytes
         full = self._lines_in_last >= limits.max_lines or self._bytes_in_last + nbytes > limits.max_bytes
@@ -134,4 +136,5 @@ class Checker:
         found = self.findings
         found.prompts += 1
         found.models[placed.model] = found.models.get(placed.model, 0) + 1
-        found.lanes.setdefault(placed.lane, Share()).add(placed.line_bytes, self._limits_of(placed.lane.provider))
+        share = found.lanes.setdefault(placed.lane, Share())
+        share.add(placed.model, placed.line_bytes, self._limits_of(placed.lane.provider))

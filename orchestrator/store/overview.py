@@ -31,7 +31,7 @@ _batches = table("batches", *(column(name) for name in BATCH_COLUMNS))
 
 @dataclass(frozen=True, slots=True)
 class ActiveBatch:
-    """A batch that is not over. `model` is empty where it holds several; times are Unix milliseconds."""
+    """A batch that is not over. `model` is empty where it may hold several; times are Unix milliseconds."""
 
     id: int
     key: str

@@ -33,7 +33,7 @@ def test_batches_are_listed_newest_first(command, batched):
     assert (said.code, said.err) == (0, "")
     rows = said.out.splitlines()[2:4]
     assert [row.split()[0] for row in rows] == ["2", "1"]
-    assert re.search(r"1 +doubleword +several +settled +completed +3/3 +11-14 22:13$", rows[1])
+    assert re.search(r"1 +doubleword +any +settled +completed +3/3 +11-14 22:13$", rows[1])
 
 
 def test_json_has_every_column_of_the_view(command, batched):

@@ -173,7 +173,7 @@ def test_a_pipe_gets_plain_text(command, busy):
         r"a +0 +0 +1 +1 +0",
         r"\(no tag\) +1 +0 +0 +0 +0",
         r"total +1 +1 +1 +1 +0",
-        r"1 +doubleword +several +in_progress +4/10 +6/10 +3m \d+s",
+        r"1 +doubleword +any +in_progress +4/10 +6/10 +3m \d+s",
         r"doubleword is paused, nothing is sent there: 402: balance too low: add credit",
         r"q-2 +invalid +no such model",
     ):

@@ -26,8 +26,16 @@ def test_good_lines_are_counted_by_model_lane_and_batch(command, write):
     assert told["models"] == [{"model": "m", "prompts": 2}, {"model": "n", "prompts": 1}]
     assert [(lane["completion_window"], lane["prompts"], lane["model"]) for lane in told["lanes"]] == [
         ("24h", 2, None),
-        ("1h", 1, None),
+        ("1h", 1, "m"),
     ]
+    shown = command("validate", "a.jsonl").out
+    assert re.search(r"doubleword +\S+ +24h +several +2 +1\n", shown)
+    assert re.search(r"doubleword +\S+ +1h +m +1 +1\n", shown)
+
+
+def test_a_model_that_comes_again_after_another_is_not_the_only_one(command, write):
+    write("a.jsonl", rows(*({"prompt": "x", "model": model} for model in "mnmm")))
+    assert [lane["model"] for lane in command("validate", "a.jsonl", "--json").json["lanes"]] == [None]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +87,7 @@ def test_options_win_over_lines_as_in_enqueue(command, write):
             "provider": "doubleword",
             "endpoint": "/v1/embeddings",
             "completion_window": "1h",
-            "model": None,
+            "model": "e",
             "prompts": 2,
             "bytes": told["bytes"],
             "batches": 1,

@@ -174,6 +174,11 @@ async def test_what_needs_somebody_stands_at_the_top_with_what_to_do(scene_of):
     assert "46 prompts failed" in top
 
 
+async def test_a_batch_that_may_hold_several_models_is_said_to_be_of_any(scene_of):
+    _, text = await scene_of(lambda scene: scene.batch(scene.lane(model=""), scene.add(1)))
+    assert "<bdi>any model</bdi>" in text
+
+
 async def test_batches_that_an_outage_meets_are_told_once(scene_of):
     def outage(scene):
         lane = scene.lane()
