@@ -6,6 +6,7 @@ import contextlib
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 MESSAGE_CHARS = 500
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 ERROR_BYTES = 1 << 20
 """Longest body of an error that is read as JSON."""
 LONGEST_WAIT_SECONDS = 24 * 3600.0
@@ -63,7 +65,7 @@ def _reason(error: Exception) -> str:
 
 def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
     """The exception for a reply that is no success (doubleword-api 1.1, 2.1 and 5)."""
-    message = f"{call}: {status} {said(body)}"
+    message = f"{call}: {status} {_redirected(status, headers) or _explained(status, said(body))}".rstrip()
     wait = retry_after_seconds(headers, body)
     if status == TOO_MANY:
         blocked = is_about_account(message) or _UNVERIFIED.search(message)
@@ -80,6 +82,18 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     if status in (401, 402) or (line is None and (status == FORBIDDEN or _ACCOUNT_400.search(message))):
         return AccountBlocked(message, status=status)
     return Rejected(message, status=status, line=line)
+
+
+def _redirected(status: int, headers: Mapping[str, str]) -> str:
+    target = _plain(headers.get("Location", ""))
+    return f"redirects to {target}: correct base_url" if 300 <= status < 400 and target else ""  # noqa: PLR2004
+
+
+def _explained(status: int, words: str) -> str:
+    """The words without the status, which a proxy's page says in its title and again below; what it means if none."""
+    words = re.sub(rf"^{status}\b[\s:]*", "", words)
+    title, _, rest = words.partition(f" {status} ")
+    return (rest if rest.startswith(title) else words) or PHRASES.get(status, "")
 
 
 def _is_no_verdict(status: int, body: bytes) -> bool:

@@ -44,6 +44,32 @@ def test_each_status_has_its_exception(status, expected):
     assert str(found) == f"POST /batches: {status} some text"
 
 
+PAGE = b"<html><title>502 Bad Gateway</title><h1>502 Bad Gateway</h1><center>nginx</center></html>"
+MESSAGES = [
+    (502, b"502 Bad Gateway", "502 Bad Gateway"),
+    (502, PAGE, "502 Bad Gateway nginx"),
+    (502, PAGE.replace(b"502", b"503"), "502 503 Bad Gateway 503 Bad Gateway nginx"),
+    (500, b"500: oh, 500 times oh", "500 oh, 500 times oh"),
+    (404, b"", "404 Not Found"),
+    (404, b"404", "404 Not Found"),
+    (404, b"4040 of them", "404 4040 of them"),
+    (529, b"", "529"),
+    (307, b"", "307 Temporary Redirect"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "told"), MESSAGES)
+def test_a_status_is_said_once_and_never_without_a_word_that_is_known(status, body, told):
+    assert str(refusal("POST /files", status, {}, body)) == f"POST /files: {told}"
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirect_says_where_it_leads_and_what_to_correct(status):
+    found = refusal("POST /files", status, {"Location": "https://new.test/v1\n/files"}, b"<h1>moved</h1>")
+    assert str(found) == f"POST /files: {status} redirects to https://new.test/v1 /files: correct base_url"
+    assert str(refusal("POST /files", 500, {"Location": "https://new.test"}, b"oh")) == "POST /files: 500 oh"
+
+
 @pytest.mark.parametrize("status", [s for s in STATUSES if 400 <= s < 600])
 async def test_the_sandboxs_statuses_arrive_as_these_exceptions(wire, status):
     wire.sandbox.faults.add(f"status-{status}")

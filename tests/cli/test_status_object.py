@@ -258,6 +258,7 @@ REMEDIES = {
     "POST /batches/{}/cancel: 404": OTHERS,
     "POST /files: 404 Not Found": BASE_URL,
     "POST /files: 405 Method Not Allowed": BASE_URL,
+    "GET /batches/{}: 307 redirects to http://elsewhere/: correct base_url": BASE_URL,
     "GET /batches/{}: 401 Unauthorized": ACCOUNT,
     "POST /files: 403 Forbidden": ACCOUNT,
 }
