@@ -32,15 +32,17 @@ def command(config_path: Path | None, /, *, path: Path, as_json: bool) -> None:
     when it is complete. To restore it: stop the daemon, put it in the queue's place, start the daemon. It then asks
     the provider first for what was sent since, and pays for none of that again.
     """
+    from orchestrator.cli.opening import require_elsewhere  # noqa: PLC0415
     from orchestrator.config import load  # noqa: PLC0415
     from orchestrator.store.backup import back_up  # noqa: PLC0415
 
-    url = load(config_path, os.environ).config.database
-    if not url.url.startswith("sqlite"):
+    config = load(config_path, os.environ).config
+    if not config.database.url.startswith("sqlite"):
         raise ConfigError("backup copies SQLite files: use pg_dump for this database")
+    require_elsewhere(path, config)
     started = time.monotonic()
     with Bar("MB") as bar:
-        made = back_up(url.path, path, int(time.time() * 1000), lambda done, total: _show(bar, done, total))
+        made = back_up(config.database.path, path, int(time.time() * 1000), lambda done, total: _show(bar, done, total))
     seconds = round(time.monotonic() - started, 1)
     if as_json:
         say_json({"path": str(path), "bytes": made.nbytes, "prompts": made.prompts, "seconds": seconds})

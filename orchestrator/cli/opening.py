@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.cli.screen import sign_of_life
@@ -15,11 +16,14 @@ from orchestrator.store.schema import make_private_file, migrate, require_curren
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
+
+    from orchestrator.config import Config
 
 T = TypeVar("T")
 
 AGAIN = "run it again"
+OWN_ENDS = ("", "-wal", "-shm", "-journal", ".lock")
+"""Of the names of a SQLite queue's files."""
 
 
 def with_database(
@@ -36,6 +40,13 @@ def with_database(
     A terminal is told what it is doing when that takes long; None for work that shows its own progress.
     """
     return asyncio.run(_opened(load(config_path, os.environ), work, create=create, migrated=migrated, doing=doing))
+
+
+def require_elsewhere(output: Path, config: Config) -> None:
+    """Raises InputError where a file that is to be written is one of the queue's own, whether that is there or not."""
+    queue = Database(config.database.url).path
+    if queue is not None and output.resolve() in {Path(f"{Path(queue).resolve()}{end}") for end in OWN_ENDS}:
+        raise InputError(f"{output}: is the queue itself: name another file")
 
 
 @contextlib.contextmanager

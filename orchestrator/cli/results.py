@@ -68,7 +68,8 @@ def command(
     again when it ends again. Redirect standard output to keep them in a file.
     """  # noqa: D301 - click reads the escape
     from orchestrator.cli.export import export  # noqa: PLC0415
-    from orchestrator.cli.opening import with_database  # noqa: PLC0415
+    from orchestrator.cli.opening import require_elsewhere, with_database  # noqa: PLC0415
+    from orchestrator.config import load  # noqa: PLC0415
     from orchestrator.store.listing import Chosen  # noqa: PLC0415
 
     chosen, counts = Chosen(tag, statuses), [0, 0]
@@ -78,7 +79,7 @@ def command(
         _follow(config_path, chosen, form)
         return
     if output is not None:
-        _refuse_queue(config_path, output)
+        require_elsewhere(output, load(config_path, os.environ).config)
     try:
         with _opened(output, form) as files, _bar(output) as bar:
             with_database(config_path, partial(export, chosen=chosen, form=form, files=files, counts=counts, bar=bar))
@@ -90,15 +91,6 @@ def command(
         raise InputError(f"{output or 'standard output'}: cannot be written: {error.strerror or error}") from error
     if output is not None:
         _tell(output, form, counts)
-
-
-def _refuse_queue(config_path: Path | None, output: Path) -> None:
-    from orchestrator.config import load  # noqa: PLC0415
-    from orchestrator.store.database import Database  # noqa: PLC0415
-
-    queue = Database(load(config_path, os.environ).config.database.url).path
-    if queue is not None and output.resolve() in {Path(f"{queue}{end}").resolve() for end in ("", "-wal", "-shm")}:
-        raise InputError(f"{output}: is the queue itself: name another file")
 
 
 def _check_follow(statuses: Sequence[str], form: str, output: Path | None) -> None:

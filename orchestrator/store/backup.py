@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import InputError, StoreUnavailable
+from orchestrator.store.database import translated
 from orchestrator.store.schema import require_known
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 STEP_PAGES = 1024
 BUSY_SECONDS = 30.0
+NO_QUEUE = ("no such table", "no such column", "not a database")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def back_up(source: Path, target: Path, now_ms: int, progress: Callable[[int, in
     """Copy a queue's file; `progress` is told bytes done and bytes in all.
 
     Raises InputError when the target exists, or cannot be written to its end; nothing of it is left then. Raises
-    StoreUnavailable when the source is no queue, or damaged.
+    StoreUnavailable when the source is no queue, damaged, or cannot be read now.
     """
     if os.path.lexists(target):
         raise InputError(f"{target}: is there already: name another file, a backup overwrites none")
@@ -99,7 +101,10 @@ def _opened(source: Path) -> sqlite3.Connection:
         queue.execute("SELECT 1 FROM prompts LIMIT 1")
     except sqlite3.Error as error:
         queue.close()
-        raise StoreUnavailable(f"database {source}: {error}: it is no queue; check database.url") from error
+        if any(words in str(error) for words in NO_QUEUE):
+            raise StoreUnavailable(f"database {source}: {error}: it is no queue; check database.url") from error
+        with translated(str(source)):
+            raise
     except BaseException:
         queue.close()
         raise

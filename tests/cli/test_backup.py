@@ -139,6 +139,43 @@ def test_a_file_with_our_revision_and_no_prompts_is_one_line(command):
     assert there() == []
 
 
+def test_a_queue_that_cannot_be_opened_is_a_queue_all_the_same(command, queue):
+    """As on a disk that may not be written, where SQLite cannot make the file that its readers share."""
+    queue.sql("PRAGMA journal_mode = WAL")
+    for end in ("-wal", "-shm"):
+        Path(f"orchestrator.db{end}").unlink(missing_ok=True)
+    Path("orchestrator.db-shm").symlink_to("elsewhere")
+    said = command("backup", "copy.db")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == (
+        "orchestrator: database orchestrator.db: unable to open database file: "
+        "check that the file and its folder exist and are writable for this user\n"
+    )
+    assert there() == []
+
+
+def test_a_queue_that_is_locked_is_a_queue_all_the_same(command, queue, monkeypatch):
+    monkeypatch.setattr(backups, "BUSY_SECONDS", 0.01)
+    with contextlib.closing(sqlite3.connect("orchestrator.db", isolation_level=None)) as other:
+        for statement in ("PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"):
+            other.execute(statement)
+        said = command("backup", "copy.db")
+    assert "database is locked: another process holds a write transaction open; close it\n" in said.err
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", "-journal", ".lock"])
+@pytest.mark.parametrize("name", ["orchestrator.db", "link.db"])
+def test_the_files_of_the_queue_are_not_written_even_where_they_are_not_there(command, queue, end, name, monkeypatch):
+    Path("link.db").symlink_to("orchestrator.db")
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE__URL", f"sqlite:///{name}")
+    for other in ("-wal", "-shm", "-journal", ".lock"):
+        Path(f"orchestrator.db{other}").unlink(missing_ok=True)
+    said = command("backup", f"./orchestrator.db{end}")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == f"orchestrator: orchestrator.db{end}: is the queue itself: name another file\n"
+    assert Path(f"orchestrator.db{end}").exists() == (not end)
+
+
 def test_a_disk_that_is_full_leaves_no_half_file_and_is_one_line(queue):
     queue.sql("INSERT INTO prompts (prompt) SELECT hex(zeroblob(3000000))")
 
