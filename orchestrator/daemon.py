@@ -207,7 +207,7 @@ async def run(loaded: Loaded, *, until_idle: bool = False) -> dict[str, int]:
     with signals.heard():
         async with opened(config) as context:
             counts = await _work(context, loaded, signals, until_idle=until_idle)
-    if until_idle:
+    if until_idle and not counts["queued"] + counts["batched"]:
         record("daemon.idle", done=counts["done"], failed=counts["failed"], cancelled=counts["cancelled"])
     record("daemon.stopped", seconds=round(time.monotonic() - started, 1))
     return counts

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-FAILED_PROMPTS = 3
+STOPPED_BEFORE, FAILED_PROMPTS = 1, 3
 
 
 @click.command("run")
-@click.option("--until-idle", is_flag=True, help="Stop when every prompt has ended; exit 3 if some failed.")
+@click.option(
+    "--until-idle", is_flag=True, help="Stop when every prompt has ended; exit 3 if some failed, 1 if stopped before."
+)
 @click.pass_obj
 def command(config_path: Path | None, *, until_idle: bool) -> int:
     """Run the daemon: answer what is queued, and go on until stopped.
@@ -32,4 +35,10 @@ def command(config_path: Path | None, *, until_idle: bool) -> int:
     collect_seldom()
     return_large()
     counts = asyncio.run(run(loaded, until_idle=until_idle))
-    return FAILED_PROMPTS if until_idle and counts["failed"] else 0
+    return _exit_code(counts) if until_idle else 0
+
+
+def _exit_code(counts: Mapping[str, int]) -> int:
+    if counts["queued"] + counts["batched"]:
+        return STOPPED_BEFORE
+    return FAILED_PROMPTS if counts["failed"] else 0

@@ -169,6 +169,19 @@ async def test_a_provider_that_is_not_there_is_waited_for(make_daemon):
     assert {row["attempts"] for row in daemon.queue.sql("SELECT attempts FROM results")} == {1}
 
 
+async def test_until_idle_that_is_stopped_before_does_not_say_that_all_has_ended(make_daemon):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        daemon = make_daemon(f"http://127.0.0.1:{free.getsockname()[1]}/v1")
+        daemon.queue.ask_many(3)
+        await daemon.start("--until-idle")
+        await daemon.told("submit.delayed")
+        daemon.process.send_signal(signal.SIGTERM)
+        assert await daemon.ended() == 1
+    assert not daemon.events("daemon.idle")
+    assert daemon.events("daemon.stopped")
+
+
 async def test_a_provider_that_goes_away_in_the_middle_is_waited_for(make_daemon, sandbox):
     async with proxied(sandbox.url) as proxy:
         daemon = make_daemon(proxy.url)
