@@ -241,7 +241,7 @@ async def _undecided(context: Context, batch: Batch, reason: str) -> bool:
 
 async def _adopt(context: Context, client: Client, batch: Batch, found: list[RemoteBatch]) -> None:
     """Take the batch that is furthest on; a surplus one, which should not exist, is cancelled while it still runs."""
-    chosen, *surplus = sorted(found, key=lambda remote: (-(remote.completed or 0), remote.created_at_ms or 0))
+    chosen, *surplus = sorted(found, key=_worth)
     for remote in surplus:
         tell("submit.surplus_cancelled", batch=batch.id, key=batch.key, remote_batch_id=remote.id)
         if not remote.state.over:
@@ -250,6 +250,11 @@ async def _adopt(context: Context, client: Client, batch: Batch, found: list[Rem
                 await client.cancel_batch(remote.id)
     await _accept(context, batch, chosen)
     tell("submit.adopted", batch=batch.id, key=batch.key, what="batch", remote_id=chosen.id)
+
+
+def _worth(remote: RemoteBatch) -> tuple[bool, int, int]:
+    """The least is worth most: one that did not fail, with the most answers, made first."""
+    return remote.state is RemoteState.FAILED, -(remote.completed or 0), remote.created_at_ms or 0
 
 
 async def _accept(context: Context, batch: Batch, remote: RemoteBatch) -> None:

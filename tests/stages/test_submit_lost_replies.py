@@ -141,6 +141,32 @@ async def test_a_surplus_batch_under_our_key_is_cancelled_and_said(start, fault)
     assert rig.count() == {"done": 3}
 
 
+async def test_of_two_batches_under_our_key_the_one_that_failed_is_not_the_one_that_is_taken(start):
+    submission = {"adopt_checks": 1, "adopt_interval_seconds": 1}
+    rig = await start(through_proxy=True, sandbox={"latency_seconds": 20}, submission=submission)
+    rig.faults.add("population-failed", times=1)
+    rig.faults.add("create-500-made", times=2)
+    rig.ask_many(4)
+    lagging = [True]
+
+    def change(status, headers, body):
+        told = json.loads(body)
+        told["data"] = [] if lagging else told["data"]
+        for shown in told["data"]:
+            shown["request_counts"]["completed"] = 0
+        return status, headers, json.dumps(told).encode()
+
+    rig.proxy.rewrite("GET", "/batches$", change)
+    await rig.submitted()
+    await rig.later(submit, seconds=31)
+    lagging.clear()
+    await rig.later(submit, seconds=31)
+    rig.proxy.rewrites.clear()
+    assert rig.told("submit.surplus_cancelled")
+    await rig.until_idle()
+    assert set(rig.ledger.executions.values()) == {1}
+
+
 async def test_where_the_listing_cannot_show_our_key_a_lost_creation_waits_for_a_person(start):
     rig = await start(provider={"searchable_batches": False})
     rig.faults.add("create-lost-reply", times=1)
