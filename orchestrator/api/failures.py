@@ -35,6 +35,9 @@ LONGEST_WAIT_SECONDS = 24 * 3600.0
 
 _LINE = re.compile(r"\bline\s*:?\s*#?(\d{1,9})\b", re.IGNORECASE)
 _NO_FILE_YET = re.compile(r"cannot find file|input file not found|file with id .* not found", re.IGNORECASE)
+_NO_MODEL = re.compile(
+    r"^POST /batches: .*\bmodel\b.*\b(does not exist|not found|no access|not available)", re.IGNORECASE
+)
 _NOT_FROM_THE_API = re.compile(rb"\s*<|.{0,40}failed to read multipart", re.IGNORECASE)
 _UNVERIFIED = re.compile(r"\bunverified\b", re.IGNORECASE)
 _ACCOUNT_400 = re.compile(r"\b(billing_hard_limit_reached|billing_not_active|insufficient_quota)\b")
@@ -77,7 +80,7 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     if status >= 500 or status < 400 or status in NO_VERDICTS or _is_no_verdict(status, body):  # noqa: PLR2004
         return ReplyLost(message, status=status, retry_after_seconds=wait)
     line = named_line(said(body))
-    if _NO_FILE_YET.search(message) or (status == NOT_FOUND and line is None):
+    if _NO_FILE_YET.search(message) or (status == NOT_FOUND and line is None and not _NO_MODEL.search(message)):
         return NotFound(message, status=status)
     if status in (401, 402) or (line is None and (status == FORBIDDEN or _ACCOUNT_400.search(message))):
         return AccountBlocked(message, status=status)

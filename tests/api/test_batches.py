@@ -44,6 +44,16 @@ async def test_a_batch_is_found_behind_several_pages_of_a_listing_that_ignores_s
     assert wire.sandbox.ledger.requests["list-batches"] == 3
 
 
+async def test_a_listing_without_end_proves_no_absence(wire, monkeypatch):
+    monkeypatch.setattr("orchestrator.api.client.LISTING_PAGES", 2)
+    made = await wire.batch("orc-1")
+    for number in range(210):
+        await wire.client.create_batch(made.input_file_id, CHAT, "24h", f"other-{number}")
+    wire.sandbox.faults.add("bad-list")
+    with pytest.raises(ReplyLost, match="no end"):
+        await wire.client.find_batches("orc-1", 300)
+
+
 async def test_a_listing_is_read_back_no_further_than_asked_and_a_day(wire):
     made = await wire.batch("orc-1")
     for number in range(210):

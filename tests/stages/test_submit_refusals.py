@@ -280,6 +280,14 @@ async def test_a_refusal_that_says_nothing_of_what_was_sent_fails_no_prompt_and_
     assert len(rig.batches()) == 1
 
 
+async def test_a_model_that_is_not_there_fails_by_whatever_status(rig):
+    rig.ask_many(2)
+    rig.faults.add("status-404:route=create", text="The model m does not exist or you do not have access to it")
+    await rig.until_idle()
+    assert rig.count() == {"failed": 2}
+    assert rig.ledger.uploads == 1
+
+
 async def test_a_file_that_this_account_may_not_use_is_sent_anew_and_stops_nobody(rig):
     rig.ask("old")
     denied = rig.faults.add("status-403:route=create", times=5)
