@@ -259,7 +259,7 @@ EVENTS: dict[str, Event] = {
     ),
     "settle.rereading": Event(
         "info",
-        "Lines are missing at the batch's end: its files are read once more from the start.",
+        "Lines are missing at the batch's end: it is polled once more, and its files are read from the start.",
         f"{_BATCH}, missing",
     ),
     "settle.missing": Event(

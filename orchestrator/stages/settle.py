@@ -1,7 +1,8 @@
 """Settle: close a batch that is over, once every one of its lines has an outcome.
 
-Received = done + failed + resent. Lines that stand in neither file after the files were read once more from the start,
-some time later, are gone: they go back to the queue without using up an attempt (F11, F18; doubleword-api 10, trap 5).
+Received = done + failed + resent. Lines that stand in neither file after the batch was polled and its files were read
+once more from the start, some time later, are gone: they go back to the queue without using up an attempt (F11, F18;
+doubleword-api 10, trap 5).
 """
 
 from __future__ import annotations
