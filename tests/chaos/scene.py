@@ -103,7 +103,7 @@ class Scene:
         return self.sandbox.provider.books.requests.total()
 
     def is_busy(self):
-        return self.queue.count("queued") + self.queue.count("batched") > 0
+        return self.queue.value("SELECT count(*) FROM prompt_states WHERE status IN ('queued', 'batched')") > 0
 
     async def until(self, condition):
         """Wait for it; what the daemon said last is shown when it never comes true."""

@@ -72,7 +72,8 @@ class Fleet:
                 await daemon.kill()
 
     def is_busy(self):
-        return self.queue.count("queued") + self.queue.count("batched") > 0
+        """By one look: a prompt that comes back between two of them would be in neither."""
+        return self.queue.value("SELECT count(*) FROM prompt_states WHERE status IN ('queued', 'batched')") > 0
 
     def log_text(self):
         logs = [log for daemon in self.daemons for log in sorted(daemon.folder.glob("daemon-*.log"))]
