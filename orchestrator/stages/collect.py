@@ -402,8 +402,9 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
             last_error_at_ms=context.now_ms(), collect_due=batch.status is BatchStatus.ENDED,
         )
     )  # fmt: skip
-    context.missed[_rereading(batch, cursor)] += 1
-    if not is_missing:
+    if is_missing:
+        context.missed[_rereading(batch, cursor)] += 1
+    else:
         del context.missed[_rereading(batch, cursor)]
     others = left_out(context, "collect.failed", batch, tries)
     if others is not None:

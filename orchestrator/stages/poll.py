@@ -264,9 +264,10 @@ def _looks_for(batch: Batch) -> tuple[int, int, str]:
 async def _is_gone(context: Context, batch: Batch, error: ProviderError) -> bool:
     """Of a batch that nobody wants or whose window is long over: so many 404s in a row, and a listing without it."""
     missed, client = context.missed, context.clients[batch.lane.provider]
-    missed[_looks_for(batch)] += 1
     if not isinstance(error, NotFound):
         del missed[_looks_for(batch)]
+        return False
+    missed[_looks_for(batch)] += 1
     is_over = is_long_over(batch, context.config.polling.overdue_seconds, context.now_ms())
     if missed[_looks_for(batch)] < GONE_LOOKS or not (batch.cancel_requested or is_over):
         return False
