@@ -367,13 +367,13 @@ async def test_what_is_missed_of_one_file_says_nothing_of_the_other(start):
 
         rig.proxy.rewrite("GET", f"{file_id}/content", change)
 
-    missing(batch["output_file_id"], 5)
-    missing(batch["error_file_id"], 1)
+    missing(batch["output_file_id"], 1000)
+    missing(batch["error_file_id"], 2)
     await rig.until_idle()
-    assert looks[batch["error_file_id"]] > 1
-    assert not rig.told("collect.file_gone")
+    assert looks[batch["error_file_id"]] > 2
+    assert {told["file"] for told in rig.told("collect.file_gone")} == {"output"}
     assert rig.history("bad") == ["invalid"]
-    assert rig.ledger.creates == 1
+    assert rig.count() == {"done": 2, "failed": 1}
 
 
 async def test_a_page_of_html_is_no_file(start):
