@@ -75,6 +75,9 @@ class Fleet:
         """By one look: a prompt that comes back between two of them would be in neither."""
         return self.queue.value("SELECT count(*) FROM prompt_states WHERE status IN ('queued', 'batched')") > 0
 
+    def not_done(self):
+        return self.queue.sql("SELECT custom_id, status, fault, error_message FROM results WHERE status <> 'done'")
+
     def log_text(self):
         logs = [log for daemon in self.daemons for log in sorted(daemon.folder.glob("daemon-*.log"))]
         return "".join(log.read_text(errors="replace") for log in logs)
@@ -110,6 +113,7 @@ async def test_four_daemons_killed_and_frozen_at_random_lose_nothing_and_pay_not
     open_batches = "SELECT count(*) FROM batches WHERE status NOT IN ('settled', 'discarded')"
     await until(lambda: queue.value(open_batches) == 0, "every batch is closed", PATIENCE_SECONDS)
     ledger = fleet.sandbox.ledger
+    assert fleet.not_done() == []
     assert queue.count("done") == PROMPTS
     assert len(ledger.successes) == PROMPTS
     assert set(ledger.successes.values()) == {1}
