@@ -13,6 +13,7 @@ from orchestrator.core.model import BatchStatus, PromptStatus
 from orchestrator.core.telling import duration, iso
 from orchestrator.remedies import ACCOUNT, CREDIT, remedy
 from orchestrator.remembered import Remembered
+from orchestrator.store.home import Elsewhere, read_elsewhere
 from orchestrator.store.overview import (
     ActiveBatch,
     Tags,
@@ -83,6 +84,7 @@ class Look:
     errors: Sequence[Trouble]
     steps: Sequence[Step]
     providers: frozenset[str]
+    elsewhere: Elsewhere | None
     restored: Restored | None
     looks_needed: int
     unattended: bool
@@ -142,6 +144,7 @@ async def _look(
         errors=await list_trouble(connection, MOST_TROUBLE),
         steps=await list_steps(connection, MOST_STEPS),
         providers=frozenset(config.providers),
+        elsewhere=await read_elsewhere(connection),
         restored=await read_restored(connection),
         looks_needed=config.submission.adopt_checks,
         unattended=unattended,
@@ -275,7 +278,10 @@ def _event_object(step: Step) -> dict[str, Any]:
 
 
 def _attention(look: Look) -> Iterator[dict[str, str]]:
-    """What a person should know or do, the worst first; nothing when all is well."""
+    """What a person should know or do, the worst first; nothing when all is well. Of a queue that moved, only that."""
+    if look.elsewhere is not None:
+        yield {"level": "warning", **look.elsewhere._asdict()}
+        return
     for state in look.pauses:
         what = f"{state.name} is paused, nothing is sent there: {state.pause_reason or 'its account is refused'}"
         yield {"level": "error", "what": what, "todo": _pause_object(state)["remedy"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, select, update
 
@@ -14,11 +14,6 @@ from orchestrator.store.tables import batch_states, queue_state
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-MOVED = (
-    "this queue has moved to {}, or is on its way there: name that address in database.url; a copy that was broken "
-    "off goes on when `orchestrator copy` is run again, and is given up with --undo"
-)
-UNFINISHED = "this queue is still being copied from {}: run `orchestrator copy` again until it says that all is there"
 HERE = (
     "SELECT concat_ws('/', system_identifier, pg_database.oid, 'queue_state'::regclass::oid)"
     " FROM pg_control_system(), pg_database WHERE datname = current_database()"
@@ -26,14 +21,35 @@ HERE = (
 """This server, this database, this table: what comes out of a dump has another number somewhere."""
 
 
-async def require_here(connection: AsyncConnection) -> None:
-    """Raises QueueMoved where another copy of this queue is the one to work on."""
+class Elsewhere(NamedTuple):
+    """Another copy of this queue is the one to work on."""
+
+    what: str
+    todo: str
+
+
+async def read_elsewhere(connection: AsyncConnection) -> Elsewhere | None:
     found = select(queue_state.c.moved_to, queue_state.c.copied_from)
     moved_to, copied_from = (await connection.execute(found)).one()
     if moved_to is not None:
-        raise QueueMoved(MOVED.format(moved_to))
+        return Elsewhere(
+            f"this queue has moved to {moved_to}, or is on its way there",
+            "name that address in database.url; a copy that was broken off goes on when `orchestrator copy` is run "
+            "again, and is given up with --undo",
+        )
     if copied_from is not None:
-        raise QueueMoved(UNFINISHED.format(copied_from))
+        return Elsewhere(
+            f"this queue is still being copied from {copied_from}",
+            "run `orchestrator copy` again until it says that all is there",
+        )
+    return None
+
+
+async def require_here(connection: AsyncConnection) -> None:
+    """Raises QueueMoved where another copy of this queue is the one to work on."""
+    elsewhere = await read_elsewhere(connection)
+    if elsewhere is not None:
+        raise QueueMoved(": ".join(elsewhere))
 
 
 async def settle_in(connection: AsyncConnection) -> None:

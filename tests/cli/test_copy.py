@@ -128,6 +128,21 @@ def test_the_source_neither_runs_nor_takes_rows_any_more(full, copy, target, com
         one_line(command(*words), 2, "moved to postgresql://")
 
 
+def test_status_of_the_source_says_where_the_queue_went_and_asks_for_nothing_else(full, copy, target, command):
+    copy()
+    (need,) = command("status", "--json").json["attention"]
+    assert need["what"].startswith(f"this queue has moved to {moving.shown_address(target)}, or is on its way there")
+    assert need["todo"].startswith("name that address in database.url")
+
+
+def test_status_of_a_target_that_is_not_complete_says_so(full, target, command, monkeypatch):
+    with contextlib.closing(Move(Path("orchestrator.db"), target)) as move:
+        move._begin()
+    monkeypatch.setenv("ORCHESTRATOR_DATABASE__URL", target)
+    (need,) = command("status", "--json").json["attention"]
+    assert need["what"] == "this queue is still being copied from sqlite:///orchestrator.db"
+
+
 def test_a_daemon_at_work_is_not_copied(full, copy, target):
     with only_daemon("orchestrator.db"):
         one_line(copy(), 2, "another orchestrator works on orchestrator.db")
