@@ -132,7 +132,9 @@ async def _answer(database: Database, loaded: Loaded, folder: Path) -> None:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DEADLINE_SECONDS):
-                    await run(loaded, until_idle=True)
+                    counts = await run(loaded, until_idle=True)
+                    if counts["queued"] + counts["batched"]:
+                        raise click.Abort
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
