@@ -10,6 +10,7 @@ import click
 
 from orchestrator.cli.options import TEXT, as_json
 from orchestrator.cli.screen import say_json
+from orchestrator.cli.selecting import unknown_tag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,17 +35,20 @@ def command(config_path: Path | None, /, tag: str | None, *, as_json: bool) -> N
     """Show failed prompts grouped by reason, most frequent first, with an example each."""
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
 
-    async def look(database: Database, _loaded: Loaded) -> list[FailureGroup]:
+    async def look(database: Database, _loaded: Loaded) -> tuple[list[FailureGroup], str | None]:
         from orchestrator.store.failures import list_failure_groups  # noqa: PLC0415
 
-        return await database.read(partial(list_failure_groups, tag=tag))
+        groups = await database.read(partial(list_failure_groups, tag=tag))
+        return groups, None if groups else await unknown_tag(database, tag)
 
-    groups = with_database(config_path, look, doing="grouping failed prompts")
+    groups, mistake = with_database(config_path, look, doing="grouping failed prompts")
+    if mistake is not None:
+        click.echo(mistake, err=True)
     if as_json:
         say_json({"failures": [asdict(group) for group in groups]})
     elif groups:
         _show(groups)
-    else:
+    elif mistake is None:
         click.echo("no failed prompts")
 
 

@@ -1,7 +1,8 @@
-"""The options by which `retry` and `cancel` say which prompts they mean."""
+"""Which prompts a command means: the options of `retry` and `cancel`, and what is said of a tag that is nowhere."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import click
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.core.model import PromptStatus
+    from orchestrator.store.database import Database
     from orchestrator.store.requeue import Selection
 
 FAULTS = tuple(fault.value for fault in Fault)
@@ -60,3 +62,13 @@ def selection_of(statuses: tuple[PromptStatus, ...], **selected: Unpack[Selector
     if narrowed == selected["everything"]:
         raise click.UsageError("say which prompts: --custom-id, --tag or --fault, or else --all")
     return Selection(statuses, tag, faults, custom_ids)
+
+
+async def unknown_tag(database: Database, tag: str | None) -> str | None:
+    """What to say of a tag that no prompt has; None where one has it, or none is given."""
+    from orchestrator.config.fields import shown  # noqa: PLC0415
+    from orchestrator.store.overview import has_tag  # noqa: PLC0415
+
+    if tag is None or await database.read(partial(has_tag, tag=tag)):
+        return None
+    return f"{shown(tag)}: no prompt has this tag"

@@ -119,6 +119,11 @@ def _none_yet() -> dict[str, int]:
     return {status.value: 0 for status in PromptStatus}
 
 
+async def has_tag(connection: AsyncConnection, tag: str) -> bool:
+    """Whether any prompt has it; reads each prompt's tag until one does."""
+    return bool((await connection.execute(select(exists().where(utf8(prompts.c.tag) == tag.encode())))).scalar_one())
+
+
 async def newest_prompt(connection: AsyncConnection) -> int:
     """The id of the last prompt that came in, 0 when there is none."""
     return int((await connection.execute(select(func.coalesce(func.max(prompts.c.id), 0)))).scalar_one())

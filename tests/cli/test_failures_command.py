@@ -50,7 +50,12 @@ def test_groups_reach_over_windows_of_the_queue(command, failed, monkeypatch):
 def test_a_tag_narrows(command, failed):
     groups = command("failures", "--tag", "b", "--json").json["failures"]
     assert [(group["prompts"], group["custom_id"]) for group in groups] == [(1, "q-3")]
-    assert command("failures", "--tag", "nobody", "--json").json == {"failures": []}
+    said = command("failures", "--tag", "nobody", "--json")
+    assert (said.code, said.json, said.err) == (0, {"failures": []}, "nobody: no prompt has this tag\n")
+    said = command("failures", "--tag", "nobody")
+    assert (said.code, said.out, said.err) == (0, "", "nobody: no prompt has this tag\n")
+    failed.add("q-6", tag="c")
+    assert command("failures", "--tag", "c").out == "no failed prompts\n"
 
 
 def test_the_last_reason_counts(command, failed):

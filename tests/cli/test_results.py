@@ -104,6 +104,23 @@ def test_tag_and_status_choose(command, answered):
     assert ids(command("results", "--tag", "none")) == []
 
 
+def test_that_there_is_nothing_of_what_was_asked_for_is_said_on_stderr(command, answered):
+    for words, told in {
+        ("--tag", "typo"): "typo: no prompt has this tag",
+        ("--tag", "b", "--status", "done"): "no results for --tag b --status done",
+        ("--status", "batched", "--status", "queued", "--tag", "b"): (
+            "no results for --tag b --status batched --status queued"
+        ),
+        ("--format", "openai", "--status", "queued"): "no results for --status queued --format openai",
+    }.items():
+        said = command("results", *words)
+        assert (said.code, said.out, said.err) == (0, "", f"{told}\n")
+    assert (
+        command("results", "--tag", "typo", "-o", "out").err
+        == "typo: no prompt has this tag\n0 results written to out\n"
+    )
+
+
 def test_csv_has_a_header_and_the_same_columns(command, answered):
     said = command("results", "--format", "csv")
     records = list(csv.DictReader(io.StringIO(said.out)))
