@@ -17,7 +17,7 @@ OrchestratorError            one clear line: what, where, what to do
     ├── ReplyLost            the server may have acted: look before sending again (F1, F2)
     ├── Throttled            refused for now: 429, 503; carries how long to wait
     ├── AccountBlocked       401, 402, no permission: pause the provider (F34)
-    ├── NotFound             404: no proof of absence (doubleword-api 10, trap 3)
+    ├── NotFound             404, 410: no proof of absence (doubleword-api 10, trap 3)
     └── Rejected             refused for what it says; may name a line (F22)
 """
 

@@ -45,7 +45,7 @@ _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.Conn
 
 NO_VERDICTS = (408, 409, 423, 425)
 """Nothing is wrong with what was sent: it is there already, is held by another, or comes too early."""
-FORBIDDEN, NOT_FOUND, TOO_LARGE, TOO_MANY, UNAVAILABLE = 403, 404, 413, 429, 503
+FORBIDDEN, NOT_FOUND, GONE, TOO_LARGE, TOO_MANY, UNAVAILABLE = 403, 404, 410, 413, 429, 503
 
 
 @contextlib.asynccontextmanager
@@ -80,7 +80,8 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     if status >= 500 or status < 400 or status in NO_VERDICTS or _is_no_verdict(status, body):  # noqa: PLR2004
         return ReplyLost(message, status=status, retry_after_seconds=wait)
     line = named_line(said(body))
-    if _NO_FILE_YET.search(message) or (status == NOT_FOUND and line is None and not _NO_MODEL.search(message)):
+    is_absent = status == NOT_FOUND or (status == GONE and not call.startswith("POST "))
+    if _NO_FILE_YET.search(message) or (is_absent and line is None and not _NO_MODEL.search(message)):
         return NotFound(message, status=status)
     if status in (401, 402) or (line is None and (status == FORBIDDEN or _ACCOUNT_400.search(message))):
         return AccountBlocked(message, status=status)

@@ -119,6 +119,12 @@ def test_the_line_a_refusal_names_is_found(text, line):
     assert refusal("call", 400, {}, text.encode()).line == line
 
 
+@pytest.mark.parametrize("call", ["GET /files/f/content", "GET /batches/b", "DELETE /files/f"])
+def test_what_is_asked_for_and_gone_is_not_found(call):
+    assert type(refusal(call, 410, {}, b"Gone")) is NotFound
+    assert type(refusal("POST /batches", 410, {}, b"Gone")) is Rejected
+
+
 def test_a_number_in_the_call_is_no_line_of_the_file():
     assert refusal("GET /line 7", 400, {}, b"no").line is None
 

@@ -394,8 +394,9 @@ async def test_a_page_of_html_is_no_file(start):
     assert rig.history("q-1") == [None]
 
 
-async def test_a_finished_batchs_file_that_is_gone_for_good_has_its_lines_resent(rig):
-    lost = rig.faults.add("file-gone", times=1000)
+@pytest.mark.parametrize("fault", ["file-gone", "status-410:route=content"])
+async def test_a_finished_batchs_file_that_is_gone_for_good_has_its_lines_resent(rig, fault):
+    lost = rig.faults.add(fault, times=1000)
     rig.ask_many(3)
     await rig.until(lambda: rig.batches()[0]["status"] == "settled")
     lost.times = lost.fired
