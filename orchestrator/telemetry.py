@@ -180,8 +180,8 @@ EVENTS: dict[str, Event] = {
         "The provider refuses the account: nothing is submitted; polling and collecting go on. Logged at the 1st, 2nd, "
         "4th, 8th … refusal in a row; each heartbeat names who is paused.",
         "provider, reason, pauses, pause_seconds",
-        "Check key, credit and spending cap. It resumes by itself once the account works; where the key is in a "
-        "variable, set it and start the daemon again: one that runs does not see it.",
+        "Check key, credit, spending cap or stored files, as the reason says. It resumes by itself once the account "
+        "works; where the key is in a variable, set it and start the daemon again: one that runs does not see it.",
     ),
     "provider.resumed": Event("info", "The provider's account works again.", "provider"),
     "poll.changed": Event(

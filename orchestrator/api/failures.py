@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from orchestrator.core.account import is_about_account
+from orchestrator.core.account import is_about_account, is_about_whole_account
 from orchestrator.core.remote import parse_object
 from orchestrator.errors import (
     AccountBlocked,
@@ -40,7 +40,6 @@ _NO_MODEL = re.compile(
 )
 _NOT_FROM_THE_API = re.compile(rb"\s*<|.{0,40}failed to read multipart", re.IGNORECASE)
 _UNVERIFIED = re.compile(r"\bunverified\b", re.IGNORECASE)
-_ACCOUNT_400 = re.compile(r"\b(billing_hard_limit_reached|billing_not_active|insufficient_quota)\b")
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, aiohttp.ConnectionTimeoutError)
 
 NO_VERDICTS = (408, 409, 423, 425)
@@ -83,7 +82,7 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     is_absent = status == NOT_FOUND or (status == GONE and not call.startswith("POST "))
     if _NO_FILE_YET.search(message) or (is_absent and line is None and not _NO_MODEL.search(message)):
         return NotFound(message, status=status)
-    if status in (401, 402) or (line is None and (status == FORBIDDEN or _ACCOUNT_400.search(message))):
+    if status in (401, 402) or (line is None and (status == FORBIDDEN or is_about_whole_account(message))):
         return AccountBlocked(message, status=status)
     return Rejected(message, status=status, line=line)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from orchestrator.core.account import is_about_account
+from orchestrator.core.account import is_about_account, is_about_whole_account
 from orchestrator.core.lines import Reply, Unreadable, mend_surrogates
 from orchestrator.core.model import Fault
 
@@ -91,7 +91,7 @@ def silence(fault: Fault, message: str) -> Outcome:
 
 def rejected_file(code: str | None, message: str | None) -> Outcome:
     """The outcome of each line of a file that the provider rejected whole, naming no line: none of them ran (F22)."""
-    fault = Fault.ACCOUNT if is_about_account(f"{code or ''} {message or ''}") else Fault.MISSING
+    fault = Fault.ACCOUNT if is_about_whole_account(f"{code or ''} {message or ''}") else Fault.MISSING
     return Outcome(fault, error_code=_clip(code), error_message=_clip(message))
 
 

@@ -2,6 +2,36 @@
 
 import pytest
 
+FULL = {
+    "upload": "The quota for files without expiry is reached. The maximum is 500.",
+    "create": "Batch queue limit reached for this organization",
+}
+
+
+@pytest.mark.parametrize("route", FULL)
+async def test_a_400_about_the_whole_account_pauses_the_provider_and_fails_no_line(rig, route):
+    fault = rig.faults.add(f"status-400:route={route}", text=FULL[route])
+    rig.ask_many(8)
+    await rig.until(lambda: fault.fired >= 3)
+    assert FULL[route] in rig.told("provider.paused")[0]["reason"]
+    assert not rig.told("submit.split")
+    assert rig.count() == {"batched": 8}
+    rig.faults.clear()
+    await rig.until_idle()
+    assert rig.count() == {"done": 8}
+    assert all(rig.history(f"q-{number}") == [None] for number in range(1, 9))
+    assert (rig.ledger.creates, len(rig.told("provider.resumed"))) == (1, 1)
+
+
+async def test_a_file_rejected_whole_because_the_storage_is_full_pauses_the_provider_and_fails_no_line(start):
+    rig = await start(sandbox={"dialect": "openai"}, profile="openai", retry={"max_returns": 0})
+    full = "You have exceeded your file storage quota; projects are limited to 2.5TB of files"
+    rig.faults.add("validation-failed", lines="none", code="invalid_request", message=full, times=2)
+    rig.ask_many(4)
+    await rig.until_idle()
+    assert full in rig.told("provider.paused")[0]["reason"]
+    assert rig.count() == {"done": 4}
+
 
 @pytest.mark.parametrize("route", ["upload", "create"])
 @pytest.mark.parametrize("status", [401, 402, 403])
