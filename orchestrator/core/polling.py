@@ -58,6 +58,20 @@ def next_step(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int
     return Step.WAIT
 
 
+def next_step_when_answered(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int) -> Step:
+    """The same where every line has its outcome: nothing is waited for but the end of what is paid for."""
+    step = next_step(batch, remote, patience, now_ms)
+    if step is Step.WAIT and remote.state is not RemoteState.VALIDATING:
+        return Step.END
+    return Step.END if step is Step.CANCEL and not _runs_on(batch, remote) else step
+
+
+def _runs_on(batch: Batch, remote: RemoteBatch) -> bool:
+    """Whether fewer lines have ended there, by its counts and by what was read, than it has."""
+    counted = (remote.completed or 0) + (remote.failed or 0)
+    return max(counted, batch.output_cursor + batch.error_cursor) < (remote.total or batch.lines)
+
+
 def _at_the_end(batch: Batch, remote: RemoteBatch, now_ms: int) -> Step:
     """While the answers have no name yet, the errors can be read: perhaps they are all there is (F5)."""
     if not _output_still_unnamed(batch, remote, now_ms):

@@ -7,7 +7,7 @@ is believed in nothing else: every other batch is asked for by itself.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,15 @@ import msgspec
 
 from orchestrator.context import Context, Tick, shared_name
 from orchestrator.core.model import Batch, BatchStatus
-from orchestrator.core.polling import Patience, Step, is_long_over, most_completed, next_step, shows_nothing_new
+from orchestrator.core.polling import (
+    Patience,
+    Step,
+    is_long_over,
+    most_completed,
+    next_step,
+    next_step_when_answered,
+    shows_nothing_new,
+)
 from orchestrator.errors import NotFound, ProviderError, ReplyLost, StoreError, Throttled
 from orchestrator.folding import left_out
 from orchestrator.lease import held_together
@@ -48,11 +56,12 @@ ASKED_ANYWAY = 0.1
 class Round:
     """Polls under one claim: what listings show, by our ids; which batches have a line without outcome; until when.
 
-    And what was learned of batches that go on, as columns; how many do not; which crashed.
+    Of the latter, whether such a line is wanted. And what was learned of batches that go on, as columns; how many do
+    not; which crashed.
     """
 
     listed: dict[int, RemoteBatch]
-    unanswered: set[int]
+    unanswered: dict[int, bool]
     next_poll_ms: int
     until: float
     unchanged: list[tuple[Batch, dict[str, Any]]] = field(default_factory=list)
@@ -132,6 +141,8 @@ async def _postpone(context: Context, found: Round) -> None:
 
 
 async def _poll(context: Context, batch: Batch, found: Round) -> None:
+    if not found.unanswered.get(batch.id):
+        batch = replace(batch, cancel_requested=True)  # for nobody: what it runs yet is paid for all the same
     client, listed = context.clients[batch.lane.provider], found.listed.get(batch.id)
     if listed is not None and _goes_on(context, batch, listed, found):
         found.unchanged.append((batch, {**_news(context, batch, listed), "next_try_at_ms": found.next_poll_ms}))
@@ -163,8 +174,8 @@ def _step(context: Context, batch: Batch, remote: RemoteBatch, found: Round) -> 
         provider.partial_output,
         provider.deletable_batches,
     )
-    step = next_step(batch, remote, patience, context.now_ms())
-    return Step.END if step is Step.WAIT and batch.id not in found.unanswered else step
+    judged = next_step if batch.id in found.unanswered else next_step_when_answered
+    return judged(batch, remote, patience, context.now_ms())
 
 
 async def _polled(context: Context, client: Client, batch: Batch, remote: RemoteBatch, found: Round) -> None:

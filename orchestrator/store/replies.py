@@ -139,15 +139,15 @@ async def count_members(connection: AsyncConnection, batch_id: int) -> int:
     return int((await connection.execute(_COUNT_MEMBERS, {"of_batch": batch_id})).scalar_one())
 
 
-_WITH_MEMBERS = select(batch_states.c.id).where(
-    among(batch_states.c.id, bindparam("asked")),
-    exists().where(text(f"prompt_states.{BATCHED}"), prompt_states.c.batch_id == batch_states.c.id),
-)
+_HAS_MEMBER = exists().where(text(f"prompt_states.{BATCHED}"), prompt_states.c.batch_id == batch_states.c.id)
+_IS_WANTED = _HAS_MEMBER.where(prompt_states.c.cancelling == 0, prompts.c.id == prompt_states.c.prompt_id)
+_WITH_MEMBERS = select(batch_states.c.id, _IS_WANTED).where(among(batch_states.c.id, bindparam("asked")), _HAS_MEMBER)
 
 
-async def with_members(connection: AsyncConnection, batch_ids: Sequence[int]) -> set[int]:
-    """Those of these batches in which a prompt still is."""
-    return {*(await connection.execute(_WITH_MEMBERS, {"asked": listed(connection, batch_ids)})).scalars()}
+async def with_members(connection: AsyncConnection, batch_ids: Sequence[int]) -> dict[int, bool]:
+    """Those of these batches in which a prompt still is, and whether one of them is neither cancelled nor replaced."""
+    rows = await connection.execute(_WITH_MEMBERS, {"asked": listed(connection, batch_ids)})
+    return {batch_id: bool(is_wanted) for batch_id, is_wanted in rows}
 
 
 async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: Sequence[int]) -> set[int]:

@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 
 from orchestrator.core.model import Batch, BatchStatus, Lane
-from orchestrator.core.polling import Patience, Step, has_news, next_step
+from orchestrator.core.polling import Patience, Step, has_news, next_step, next_step_when_answered
 from orchestrator.core.remote import RemoteBatch
 
 NOW_MS = 1_800_000_000_000
@@ -95,6 +95,30 @@ def remote(status, **values):
 )
 def test_one_look_leads_to_one_step(ours, theirs, patience, step):
     assert next_step(batch(**ours), theirs, patience, NOW_MS) is step
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "step"),
+    [
+        # it runs on, for nobody
+        ({}, remote("in_progress"), Step.CANCEL),
+        ({}, remote("in_progress", completed=2, failed=1, total=4), Step.CANCEL),
+        ({"output_cursor": 2, "error_cursor": 1}, remote("in_progress", completed=0, total=0), Step.CANCEL),
+        # it has ended but for its name
+        ({}, remote("finalizing", completed=3, failed=1, total=4), Step.END),
+        ({}, remote("finalizing", completed=1, failed=1, total=2), Step.END),  # the others never were in its file
+        ({"output_cursor": 3, "error_cursor": 1}, remote("in_progress", completed=0), Step.END),
+        # it cannot be cancelled yet, or is
+        ({}, remote("validating"), Step.WAIT),
+        ({"submitted_at_ms": NOW_MS - HOUR_MS - 1}, remote("validating"), Step.REPLACE),
+        ({}, remote("cancelling"), Step.END),
+        ({}, remote("completed", completed=1), Step.END),
+        ({}, remote("completed", output_file_id="o", completed=1), Step.END),
+    ],
+)
+def test_of_a_batch_whose_lines_all_have_outcomes_only_what_it_runs_yet_is_waited_for(ours, theirs, step):
+    unwanted = batch(**({"cancel_requested": True, "lines": 4} | ours))
+    assert next_step_when_answered(unwanted, theirs, PATIENCE, NOW_MS) is step
 
 
 @pytest.mark.parametrize("ahead_ms", [-100 * HOUR_MS, 0, 100 * HOUR_MS])

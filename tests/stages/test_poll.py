@@ -5,7 +5,7 @@ import importlib
 import itertools
 
 import pytest
-from rig import admit, pack, poll, submit
+from rig import admit, collect, pack, poll, submit
 
 from orchestrator.api.client import Client
 from orchestrator.store.database import Database
@@ -456,3 +456,95 @@ async def test_a_poll_that_is_answered_with_another_batch_ends_nothing(start):
     assert rig.ledger.creates == 2
     assert set(rig.ledger.executions.values()) == {1}
     assert "another batch" in rig.told("poll.failed")[0]["reason"]
+
+
+# ---------------------------------------------------------------- a batch that nobody waits for any more
+
+
+def batches_take(rig, seconds):
+    simulation = rig.sandbox.provider.simulation
+    simulation.options = dataclasses.replace(simulation.options, latency_seconds=seconds)
+
+
+@pytest.fixture
+async def resent(start):
+    """A line that failed in the first batch, which a slow one keeps open, is sent again in a second one."""
+    rig = await start(sandbox={"slow_seconds": 9000, "validate_seconds": 100}, retry={"base_seconds": 0})
+    rig.ask("both", model="m+sandbox-fail-once")
+    rig.ask("slow", model="m+sandbox-slow")
+    await rig.submitted()
+    await rig.until(lambda: len(rig.batches()) == 2 and rig.batch()["status"] == "submitted")
+    batches_take(rig, 5000)
+    return rig
+
+
+async def answered_by_the_first(rig):
+    remote = rig.sandbox.provider.batches[rig.batches()[0]["remote_batch_id"]]
+    failed = [line for line in remote.lines if line.template.custom_id == "both"]
+    batches_take(rig, 1)
+    rig.sandbox.provider.simulation.retry(remote, failed, rig.clock())
+    batches_take(rig, 5000)
+    rig.clock.advance(2)
+    rig.sql("UPDATE batch_states SET next_try_at_ms = 0 WHERE id = 1")
+    await rig.run(poll, collect)
+    assert rig.statuses() == {"both": "done", "slow": "batched"}
+
+
+@pytest.mark.parametrize("seconds", [0, 200], ids=["validating", "running"])
+async def test_a_batch_whose_last_line_was_answered_by_an_earlier_one_is_cancelled(resent, seconds):
+    rig = resent
+    await rig.later(poll, seconds=seconds)
+    await answered_by_the_first(rig)
+    assert rig.batch()["remote_status"] == ("in_progress" if seconds else "validating")
+    await rig.until_idle()
+    (told,) = rig.told("poll.cancelling")
+    assert told["batch"] == 2
+    assert rig.ledger.successes == {"both": 1, "slow": 1}
+    assert rig.ledger.requests["cancel"] == 1
+    assert not rig.told("settle.rereading")
+
+
+async def test_its_cancel_is_tried_again_until_it_arrives(resent):
+    rig = resent
+    await rig.later(poll, seconds=200)
+    await answered_by_the_first(rig)
+    fault = rig.faults.add("status-503:route=cancel", times=3)
+    await rig.until_idle()
+    assert fault.fired == 3
+    assert rig.ledger.successes == {"both": 1, "slow": 1}
+    assert len(rig.told("poll.cancelling")) == 4
+
+
+async def test_it_is_not_cancelled_for_a_line_that_is_still_wanted(start):
+    rig = await start(sandbox={"latency_seconds": 3000})
+    rig.ask_many(3)
+    await rig.submitted()
+    await rig.until(lambda: rig.count()["done"])
+    rig.sql("UPDATE prompt_states SET cancelling = 1 WHERE status = 'batched' AND prompt_id <> 3")
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+    assert not rig.told("poll.cancelling")
+
+
+async def test_when_only_cancelled_prompts_are_left_their_batch_is_cancelled(start):
+    rig = await start(sandbox={"latency_seconds": 3000})
+    rig.ask_many(3)
+    await rig.submitted()
+    rig.sql("UPDATE prompt_states SET cancelling = 1 WHERE prompt_id <> 1")
+    await rig.until_idle()
+    assert rig.statuses() == {"q-1": "done", "q-2": "cancelled", "q-3": "cancelled"}
+    assert rig.ledger.successes == {"q-1": 1}
+    assert rig.ledger.requests["cancel"] == 1
+
+
+@pytest.mark.sqlite
+async def test_when_only_replaced_rows_are_left_their_batch_is_cancelled(start):
+    rig = await start(sandbox={"latency_seconds": 3000})
+    rig.ask_many(2)
+    await rig.submitted()
+    await rig.later(poll, seconds=60)
+    rig.sql("INSERT OR REPLACE INTO prompts (custom_id, model, prompt) VALUES ('q-1', 'm', 'x'), ('q-2', 'm', 'y')")
+    await rig.until_idle()
+    assert rig.count() == {"done": 2}
+    assert rig.told("poll.cancelling")[0]["batch"] == 1
+    assert rig.ledger.successes == {"q-1": 1, "q-2": 1}
