@@ -111,7 +111,8 @@ class Context:
     `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
     `reread` says how far the last full reading of a batch's file came, so that one that breaks off goes on there, and
     `missed` how many looks in a row found that file, or the batch itself, gone;
-    `strangers` remote batches of this queue that hold no prompt it still has; `speakers`, by event and provider, the
+    `strangers` remote batches of this queue that hold no prompt it still has, and `unread` those whose lines cannot be
+    known, each with the steady time since when; `speakers`, by event and provider, the
     batch whose failure the log told last, when (Unix ms), and how many of others were left out since.
     """
 
@@ -131,6 +132,7 @@ class Context:
     reread: dict[tuple[int, int, str], int] = field(default_factory=dict)
     missed: Counter[tuple[int, int, str]] = field(default_factory=Counter)
     strangers: set[str] = field(default_factory=set)
+    unread: dict[str, float] = field(default_factory=dict)
     speakers: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
 
     def now_ms(self) -> int:

@@ -311,9 +311,12 @@ EVENTS: dict[str, Event] = {
     ),
     "reclaim.unreadable": Event(
         "error",
-        "A batch was sent after the backup and its file is gone: its prompts are sent, and paid for, again.",
-        "key, remote_batch_id",
-        "Nothing can be done now; let `retention.remote_files_days` be longer than your backups are old.",
+        "A batch was sent after the backup and its input file cannot be read. Prompts that its answers name are taken "
+        "back with it, by their custom_id alone; `unknown` of its lines are not known, and those prompts are sent, and "
+        "paid for where they were answered, again.",
+        "key, remote_batch_id, reason, lines, unknown",
+        "Nothing can be done now; let `retention.remote_files_days` be longer than your backups are old. If a "
+        "custom_id of it was given to another question after the backup, its answer belongs to that one: compare.",
     ),
     "reclaim.done": Event("info", "Nothing more turned up: the queue goes on from here.", "unreadable"),
     "prune.pruned": Event(

@@ -130,7 +130,7 @@ class Client:
             if response.status != 200:  # noqa: PLR2004
                 raise refusal(call, response.status, response.headers, await _bounded(response))
             if response.content_type == "text/html":
-                raise ReplyLost(f"{call}: 200 with a page of HTML, and no file")
+                raise ReplyLost(f"{call}: 200 with a page of HTML, and no file", status=response.status)
             yield Content(response, call, self._base_url)
 
     # ------------------------------------------------------------ batches

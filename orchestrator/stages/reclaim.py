@@ -1,27 +1,26 @@
 """Reclaim: a queue that was restored from a backup finds what was sent since then, and pays for none of it again.
 
 Each batch's key begins with the queue's own name, so that the provider's listing tells them; which prompts were in one
-stands in its input file. Nothing else runs until several listings over time have shown nothing new.
+stands in its input file. Nothing else runs until several listings over time have shown nothing new, and no file is left
+that may yet be read. Of one that never can be, the batch's answers are asked; what they do not tell is sent again.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.context import Context, Tick, key_prefix
-from orchestrator.core.lines import InvalidPrompt, Splitter, encode_body
 from orchestrator.core.model import BatchStatus
-from orchestrator.core.restoring import Request, parse_request, same_question
-from orchestrator.errors import NotFound, ProviderError, ReplyLost
+from orchestrator.errors import ProviderError
+from orchestrator.sent import Sent, read_answers, read_input
 from orchestrator.store.restoring import (
-    Candidate,
     Known,
     Restored,
     dissolve_unsent,
-    find_candidates,
     find_known,
     forget_backup,
     list_used_providers,
@@ -37,7 +36,9 @@ if TYPE_CHECKING:
     from orchestrator.api.client import Client
     from orchestrator.core.remote import RemoteBatch
 
-PAGE_LINES = 500
+TORN_SECONDS, RUNNING_SECONDS = 6 * 3600.0, 24 * 3600.0
+"""How long a file that is there and cannot be read is tried, and the end of a batch is waited for: it may be mended,
+and the answers then tell what was asked."""
 BLIND = (
     "provider {}: its listing does not show which batches were sent since the backup: to send their prompts again, "
     "stop the daemon and set queue_state.backed_up_at_ms to NULL"
@@ -46,6 +47,33 @@ UNKNOWN = (
     "provider {0} is not in the settings, and what was sent there since the backup cannot be found: put its table "
     "[providers.{0}] back, or, to send those prompts again, stop the daemon and set queue_state.backed_up_at_ms to NULL"
 )
+HELD = (
+    "provider {}: what batch {} was asked since the backup cannot be read: {}: it is tried for {:.1f} hours more, then "
+    "prompts that its answers do not name are sent again; see to that file, or, to send them now, stop the daemon and "
+    "set queue_state.backed_up_at_ms to NULL"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Batches under one key that is not known here, that which is furthest on first."""
+
+    client: Client
+    key: str
+    remotes: list[RemoteBatch]
+
+    @property
+    def remote(self) -> RemoteBatch:
+        return self.remotes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A batch whose input file does not tell all it asks."""
+
+    found: Found
+    known: Known | None
+    sent: Sent
 
 
 async def reclaim(context: Context) -> Tick:
@@ -54,76 +82,97 @@ async def reclaim(context: Context) -> Tick:
     if restored is None or context.now_ms() < restored.look_at_ms:
         return Tick(due_ms=None if restored is None else restored.look_at_ms)
     if not restored.look_at_ms:
-        backed_up_at = datetime.fromtimestamp(restored.backed_up_at_ms / 1000, UTC).isoformat(timespec="seconds")
-        tell("reclaim.begun", backed_up_at=backed_up_at)
+        restored = await _begin(context, restored)
     while await context.database.write(dissolve_unsent):
         pass
-    news, unreadable = await _look(context, restored)
-    looks = 0 if news else restored.looks + 1
+    news, unread = await _look(context, restored)
+    waits = {each.found.key: seconds for each in unread if (seconds := _patience(context, each)) > 0}
+    looks = 0 if news or waits else restored.looks + 1
     if looks >= context.config.submission.adopt_checks:
-        if not await context.database.write(partial(forget_backup, before=restored)):
-            return Tick(1)
-        for key, remote_id in unreadable:
-            tell("reclaim.unreadable", key=key, remote_batch_id=remote_id)
-        tell("reclaim.done", unreadable=len(unreadable))
-        return Tick(1)
-    look_at_ms = context.in_ms(context.config.submission.adopt_interval_seconds)
+        return await _finish(context, restored, unread)
+    look_at_ms = context.in_ms(0 if waits else context.config.submission.adopt_interval_seconds)
     await context.database.write(partial(note_look, before=restored, looks=looks, look_at_ms=look_at_ms))
+    _require_read(unread, waits)
     return Tick(1, due_ms=look_at_ms)
 
 
-async def _look(context: Context, restored: Restored) -> tuple[int, list[tuple[str, str]]]:
-    """How many batches came back, and key and id of those whose lines cannot be known."""
+async def _begin(context: Context, restored: Restored) -> Restored:
+    backed_up_at = datetime.fromtimestamp(restored.backed_up_at_ms / 1000, UTC).isoformat(timespec="seconds")
+    tell("reclaim.begun", backed_up_at=backed_up_at)
+    begun = replace(restored, looks=0, look_at_ms=context.now_ms())
+    await context.database.write(partial(note_look, before=restored, looks=0, look_at_ms=begun.look_at_ms))
+    return begun
+
+
+async def _finish(context: Context, restored: Restored, unread: list[Unread]) -> Tick:
+    for each in unread:
+        await _make_do(context, each)
+    if await context.database.write(partial(forget_backup, before=restored)):
+        tell("reclaim.done", unreadable=len(unread))
+    return Tick(1)
+
+
+async def _look(context: Context, restored: Restored) -> tuple[int, list[Unread]]:
+    """How many batches came back or were never seen before, and those whose lines are not all known."""
     prefix = key_prefix(await context.database.read(read_name))
     age_seconds = context.seconds_since(restored.backed_up_at_ms)
-    news, unreadable = 0, list[tuple[str, str]]()
+    news, unread = 0, list[Unread]()
     for name in await context.database.read(list_used_providers):
         if name not in context.clients:
             raise ProviderError(UNKNOWN.format(name))
-        client = context.clients[name]
-        for key, remotes in await _by_key(client, prefix, age_seconds):
-            try:
-                news += await _take(context, client, key, remotes)
-            except NotFound:
-                unreadable.append((key, remotes[0].id))
-    return news, unreadable
+        for found in await _listed(context.clients[name], prefix, age_seconds):
+            news += await _take(context, found, unread)
+    return news, unread
 
 
-async def _by_key(client: Client, prefix: str, age_seconds: float) -> list[tuple[str, list[RemoteBatch]]]:
+async def _listed(client: Client, prefix: str, age_seconds: float) -> list[Found]:
     """The queue's batches since the backup, the oldest first, so that a prompt ends up in the last one it was in.
 
     Of several under one key, which should not exist, that which is furthest on comes first.
     """
     if not client.provider.searchable_batches:
         raise ProviderError(BLIND.format(client.provider.name))
-    found: defaultdict[str, list[RemoteBatch]] = defaultdict(list)
+    by_key: defaultdict[str, list[RemoteBatch]] = defaultdict(list)
     for remote in reversed(await client.find_batches_of(prefix, age_seconds)):
         key = next(value for value in sorted(remote.metadata_values) if value.startswith(prefix))
-        found[key].append(remote)
-    return [(key, sorted(remotes, key=lambda remote: -(remote.completed or 0))) for key, remotes in found.items()]
+        by_key[key].append(remote)
+    return [
+        Found(client, key, sorted(remotes, key=lambda remote: -(remote.completed or 0)))
+        for key, remotes in by_key.items()
+    ]
 
 
-async def _take(context: Context, client: Client, key: str, remotes: list[RemoteBatch]) -> int:
-    """Take back what is not known here; 1 when something was. Raises NotFound when its file is gone."""
-    known = await context.database.read(partial(find_known, key=key))
+async def _take(context: Context, found: Found, unread: list[Unread]) -> int:
+    """Take back what is not known here, or put it with the unread; 1 when it is new."""
+    known = await context.database.read(partial(find_known, key=found.key))
     if known is not None and known.status is not BatchStatus.DISCARDED:
-        return await _replaced(context, known, remotes)
-    remote = remotes[0]
+        return await _replaced(context, known, found.remotes)
+    remote = found.remote
     if remote.id in context.strangers:
         return 0
-    asked = await _prompts_in(context, client, remote)
-    if not asked:
+    sent = await read_input(context, found.client, remote)
+    if sent.gap is not None:
+        unread.append(Unread(found, known, sent))
+        return _is_news(context, remote)
+    if not sent.prompts:
         context.strangers.add(remote.id)
-        tell("reclaim.stranger", key=key, remote_batch_id=remote.id, lines=remote.total)
+        tell("reclaim.stranger", key=found.key, remote_batch_id=remote.id, lines=remote.total)
         return 0
-    values = {**_as_sent(context, remote), "key": key, "lane_id": next(iter(asked.values()))}
-    work = partial(take_back, known=known, values=values, prompt_ids=list(asked))
-    taken = await context.database.write(work)
-    if taken is None:
-        return 1
-    batch_id, lines = taken
-    tell("reclaim.adopted", batch=batch_id, key=key, remote_batch_id=remote.id, lines=lines, total=remote.total)
+    await _adopt(context, found, known, sent)
     return 1
+
+
+async def _adopt(context: Context, found: Found, known: Known | None, sent: Sent) -> None:
+    remote = found.remote
+    values = {**_as_sent(context, remote), "key": found.key, "lane_id": next(iter(sent.prompts.values()))}
+    work = partial(take_back, known=known, values=values, prompt_ids=list(sent.prompts))
+    taken = await context.database.write(work)
+    if taken is not None:
+        batch_id, lines = taken
+        tell(
+            "reclaim.adopted", batch=batch_id, key=found.key, remote_batch_id=remote.id, lines=lines,
+            total=remote.total,
+        )  # fmt: skip
 
 
 async def _replaced(context: Context, known: Known, remotes: list[RemoteBatch]) -> int:
@@ -157,44 +206,42 @@ def _as_sent(context: Context, remote: RemoteBatch) -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- its input file
+# ---------------------------------------------------------------- where the input file does not tell
 
 
-async def _prompts_in(context: Context, client: Client, remote: RemoteBatch) -> dict[int, int]:
-    """Prompts of ours that the batch asks, each with its lane. Raises ReplyLost when its file does not come whole."""
-    if remote.input_file_id is None:
-        raise NotFound(f"batch {remote.id} names no input file")
-    splitter = Splitter(context.config.collection.max_line_bytes)
-    found, page, lines = dict[int, int](), list[Request](), 0
-    async with client.content(remote.input_file_id, 0) as content:
-        async for data in content.chunks():
-            for line in splitter.feed(data):
-                lines += 1
-                request = parse_request(line) if isinstance(line, bytes) else None
-                page += [request] if request else []
-            if len(page) >= PAGE_LINES:
-                found |= await _matching(context, client, page)
-                page.clear()
-    tail = splitter.tail()
-    request = parse_request(tail) if isinstance(tail, bytes) else None
-    lines += request is not None
-    if remote.total is not None and lines < remote.total:
-        raise ReplyLost(f"batch {remote.id}: its input file came with {lines} of {remote.total} lines")
-    return found | await _matching(context, client, [*page, *([request] if request else [])])
+def _is_news(context: Context, remote: RemoteBatch) -> bool:
+    """Whether it could not be read for the first time: several looks over time are to show that it never can be."""
+    is_new = remote.id not in context.unread
+    context.unread.setdefault(remote.id, context.steady())
+    return is_new
 
 
-async def _matching(context: Context, client: Client, page: list[Request]) -> dict[int, int]:
-    custom_ids = [request.custom_id for request in page]
-    look = partial(find_candidates, provider=client.provider.name, custom_ids=custom_ids)
-    candidates = await context.database.read(look)
-    pairs = [(request, candidates.get(request.custom_id)) for request in page]
-    return {there.prompt.id: there.lane_id for request, there in pairs if there and _same(request, there)}
+def _patience(context: Context, each: Unread) -> float:
+    """Seconds for which nothing is decided yet, since waiting may tell what the batch asks."""
+    remote = each.found.remote
+    longest = 0.0 if each.sent.gone else TORN_SECONDS
+    longest = longest if remote.state.over else RUNNING_SECONDS
+    return context.unread[remote.id] + longest - context.steady()
 
 
-def _same(request: Request, there: Candidate) -> bool:
-    """A custom_id may have been given to another question since."""
-    try:
-        body, _ = encode_body(there.prompt, there.endpoint, None)
-    except InvalidPrompt:
-        return False
-    return same_question(request, body)
+def _require_read(unread: list[Unread], waits: dict[str, float]) -> None:
+    """Raises ProviderError for that which is waited for longest."""
+    if waits:
+        key, seconds = max(waits.items(), key=lambda wait: wait[1])
+        each = next(each for each in unread if each.found.key == key)
+        name, remote_id = each.found.client.provider.name, each.found.remote.id
+        raise ProviderError(HELD.format(name, remote_id, each.sent.gap, seconds / 3600))
+
+
+async def _make_do(context: Context, each: Unread) -> None:
+    """Take back what is known of a batch's prompts by now, also by its answers, and tell what is not."""
+    found, sent = each.found, each.sent
+    await read_answers(context, found.client, found.remote, sent)
+    if sent.prompts:
+        await _adopt(context, found, each.known, sent)
+    total = found.remote.total or None
+    unknown = max(0, total - len(sent.names)) if total else None
+    tell(
+        "reclaim.unreadable", key=found.key, remote_batch_id=found.remote.id, reason=sent.gap, lines=total,
+        unknown=unknown,
+    )  # fmt: skip

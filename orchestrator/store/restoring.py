@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from orchestrator.core.model import BatchStatus, Prompt, PromptStatus
 from orchestrator.store.batches import statuses
+from orchestrator.store.dialect import among, listed
 from orchestrator.store.queue import SENT_COLUMNS, return_lines
 from orchestrator.store.tables import batch_states, lanes, prompt_states, prompts, queue_state
 
@@ -125,13 +126,15 @@ async def find_candidates(
     connection: AsyncConnection, provider: str, custom_ids: Sequence[str]
 ) -> dict[str, Candidate]:
     """Those of these prompts that have not ended and would go to this provider."""
+    named = listed(connection, [custom_id for custom_id in custom_ids if "\0" not in custom_id])
     found = (
         select(*SENT_COLUMNS, lanes.c.id, lanes.c.endpoint)
         .join(prompt_states, prompt_states.c.prompt_id == prompts.c.id)
         .join(lanes, lanes.c.id == prompt_states.c.lane_id)
-        .where(prompts.c.custom_id.in_(custom_ids), prompt_states.c.status.in_(WAITS), lanes.c.provider == provider)
+        .where(among(prompts.c.custom_id, bindparam("named")), prompt_states.c.status.in_(WAITS))
+        .where(lanes.c.provider == provider)
     )
-    rows = await connection.execute(found)
+    rows = await connection.execute(found, {"named": named})
     return {row[1]: Candidate(Prompt(*row[:-2]), *row[-2:]) for row in rows}
 
 

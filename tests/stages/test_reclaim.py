@@ -1,11 +1,14 @@
 """A restored queue finds what was sent since its backup, and pays for none of it again."""
 
+import asyncio
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from rig import admit, pack, poll, submit
 
 from orchestrator.context import key_prefix, new_key
@@ -58,6 +61,24 @@ async def reclaimed(rig):
         await rig.run(reclaim)
         if await rig.context.database.read(read_restored) is None:
             return
+        rig.clock.advance(APART_SECONDS)
+    raise AssertionError("it never ends")
+
+
+async def made_do(rig):
+    """As `reclaimed`, whatever cannot be read: the reasons why it waited meanwhile."""
+    rig.context = replace(rig.context, steady=rig.clock)
+    await rig.run(admit)
+    reasons = set()
+    for _ in range(500):
+        try:
+            await rig.run(reclaim)
+        except ProviderError as error:
+            reasons.add(re.sub(r"[\d.]+ hours", "some hours", str(error)))
+            rig.clock.advance(300)
+            continue
+        if await rig.context.database.read(read_restored) is None:
+            return reasons
         rig.clock.advance(APART_SECONDS)
     raise AssertionError("it never ends")
 
@@ -256,6 +277,216 @@ async def test_a_file_that_comes_short_is_not_taken_for_the_whole(lived):
     with pytest.raises(ProviderError, match="1 of 4 lines"):
         await reclaim(rig.context)
     rig.proxy.rewrites.clear()
+    await reclaimed(rig)
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+    paid_once(rig)
+
+
+# ---------------------------------------------------------------- files that cannot be read
+
+
+TEXT = {"Content-Type": "text/plain"}
+GONE = {
+    "404": lambda *_: (404, TEXT, b"File not found"),
+    "410": lambda *_: (410, TEXT, b"Gone"),
+}
+SPOILED = {
+    "403": lambda *_: (403, TEXT, b"Insufficient permissions"),
+    "400": lambda *_: (400, TEXT, b"Invalid file ID format"),
+    "html": lambda *_: (200, {"Content-Type": "text/html"}, b"<html>Sign in</html>"),
+    "text": lambda *_: (200, TEXT, b"<html>Sign in</html>"),
+    "error": lambda *_: (200, TEXT, b'{"error":{"message":"no such file"}}\n'),
+    "empty": lambda *_: (200, TEXT, b""),
+    "cut": lambda status, headers, body: (status, headers, body[:-40]),
+    "short": lambda status, headers, body: (status, headers, body[: body.index(b"\n") + 1]),
+}
+
+
+async def asked_since(rig, count=3):
+    """A backup, then a batch that is over; its input file's path."""
+    rig.ask_many(count)
+    backed_up(rig)
+    return f"/files/{(await rig.ended())['input_file_id']}/content$"
+
+
+@pytest.mark.parametrize(
+    ("how", "counts"),
+    [(how, "shown") for how in GONE | SPOILED] + [("410", "null"), ("error", "null"), ("cut", "zero")],
+)
+async def test_what_an_input_file_does_not_tell_the_answers_do(lived, how, counts):
+    rig = await lived(through_proxy=True)
+    path = await asked_since(rig)
+    await restored(rig)
+    if counts != "shown":
+        rig.faults.add(f"{counts}-counts")
+    rig.proxy.rewrite("GET", path, (GONE | SPOILED)[how])
+    reasons = await made_do(rig)
+    (told,) = rig.told("reclaim.unreadable")
+    assert told["log_level"] == "error"
+    assert (told.get("lines"), told.get("unknown")) == ((3, 0) if counts == "shown" else (None, None))
+    assert len(reasons) == (how in SPOILED)
+    rig.faults.clear()
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+    paid_once(rig)
+
+
+async def test_a_download_that_always_breaks_off_tells_what_came_before(lived):
+    rig = await lived(through_proxy=True)
+    path = await asked_since(rig)
+
+    async def broken(request, status, headers, body):
+        response = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(len(body))})
+        await response.prepare(request)
+        await response.write(body[: body.index(b"\n") + 5])
+        await asyncio.sleep(0.01)
+        request.transport.abort()
+        return response
+
+    await restored(rig)
+    rig.proxy.spoil("GET", path, broken, times=1000)
+    rig.proxy.rewrite("GET", "/content$", GONE["410"])
+    (reason,) = await made_do(rig)
+    assert "broke" in reason
+    (told,) = rig.told("reclaim.unreadable")
+    assert (told["lines"], told["unknown"]) == (3, 2)
+    rig.proxy.spoilings.clear()
+    rig.proxy.rewrites.clear()
+    await rig.until_idle()
+    assert rig.ledger.executions == {"q-1": 1, "q-2": 2, "q-3": 2}
+
+
+async def test_the_reason_names_the_batch_what_is_wrong_and_what_to_do(lived):
+    rig = await lived(through_proxy=True)
+    path = await asked_since(rig)
+    remote_id = rig.batch()["remote_batch_id"]
+    await restored(rig)
+    rig.proxy.rewrite("GET", path, SPOILED["403"])
+    (reason,) = await made_do(rig)
+    assert f"batch {remote_id}" in reason
+    assert "403 Insufficient permissions: it is tried for some hours more" in reason
+    assert "set queue_state.backed_up_at_ms to NULL" in reason
+
+
+async def test_a_file_that_comes_back_in_time_is_read(lived):
+    rig = await lived(through_proxy=True)
+    path = await asked_since(rig)
+    await restored(rig)
+    await rig.run(admit)
+    rig.proxy.rewrite("GET", path, SPOILED["cut"])
+    for _ in range(LOOKS + 2):
+        with pytest.raises(ProviderError):
+            await reclaim(rig.context)
+        rig.clock.advance(300)
+    rig.proxy.rewrites.clear()
+    await reclaimed(rig)
+    assert not rig.told("reclaim.unreadable")
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+    paid_once(rig)
+
+
+async def test_counts_that_lie_hold_a_queue_for_hours_and_not_for_ever(lived):
+    rig = await lived(through_proxy=True)
+    await asked_since(rig)
+    await restored(rig)
+    rig.proxy.rewrite("GET", "/batches$", lambda s, h, body: (s, h, body.replace(b'"total":3', b'"total":9')))
+    (reason,) = await made_do(rig)
+    assert "its input file came with 3 of 9 lines" in reason
+    rig.proxy.rewrites.clear()
+    (told,) = rig.told("reclaim.unreadable")
+    assert (told["lines"], told["unknown"]) == (9, 6)
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+    paid_once(rig)
+
+
+async def test_where_neither_file_tells_the_prompts_are_told_of_and_sent_again(lived):
+    rig = await lived(through_proxy=True)
+    await asked_since(rig)
+    await restored(rig)
+    rig.proxy.rewrite("GET", "/content$", GONE["410"])
+    await made_do(rig)
+    (told,) = rig.told("reclaim.unreadable")
+    assert (told["lines"], told["unknown"]) == (3, 3)
+    assert rig.statuses() == dict.fromkeys(rig.statuses(), "queued")
+    rig.proxy.rewrites.clear()
+    await rig.until_idle()
+    assert rig.count() == {"done": 3}
+
+
+async def test_only_lines_that_were_not_answered_are_sent_again(lived):
+    rig = await lived()
+    rig.faults.add("cancelled-by-provider:share=0.5", times=1)
+    await asked_since(rig, count=10)
+    answered = sum(rig.ledger.successes.values())
+    provider = rig.sandbox.provider
+    provider.delete_file(provider.files[rig.batch()["input_file_id"]], rig.clock())
+    await restored(rig)
+    assert not await made_do(rig)
+    (told,) = rig.told("reclaim.unreadable")
+    assert 0 < told["unknown"] == 10 - answered < 10
+    await rig.until_idle()
+    paid_once(rig)
+
+
+async def test_a_batch_that_runs_is_waited_for_since_its_answers_will_tell(lived):
+    rig = await lived(through_proxy=True, sandbox={"latency_seconds": 5000.0})
+    rig.ask_many(3)
+    backed_up(rig)
+    path = f"/files/{(await rig.submitted())['input_file_id']}/content$"
+    await restored(rig)
+    rig.proxy.rewrite("GET", path, GONE["410"])
+    (reason,) = await made_do(rig)
+    assert "410 Gone" in reason
+    assert rig.told("reclaim.unreadable")[0]["unknown"] == 0
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+    paid_once(rig)
+
+
+async def test_a_batch_that_never_ends_is_not_waited_for_for_ever(lived):
+    rig = await lived(through_proxy=True)
+    rig.faults.add("stuck-in-progress:share=0.5", times=1)
+    rig.ask_many(4)
+    backed_up(rig)
+    path = f"/files/{(await rig.submitted())['input_file_id']}/content$"
+    await restored(rig)
+    rig.proxy.rewrite("GET", path, GONE["410"])
+    since = rig.clock()
+    assert await made_do(rig)
+    assert rig.clock() - since > 24 * 3600
+    assert rig.told("reclaim.unreadable")[0]["unknown"] == 2
+    await rig.until_idle()
+    paid_once(rig)
+
+
+async def test_an_answer_of_a_batch_that_cannot_be_read_never_goes_to_a_question_that_was_read_to_be_another(lived):
+    rig = await lived(through_proxy=True)
+    rig.ask("q", "The old question")
+    rig.ask("same")
+    await rig.run(admit)
+    backed_up(rig)
+    rig.sql("DELETE FROM prompts WHERE custom_id = 'q'")
+    rig.ask("q", "The new question")
+    path = f"/files/{(await rig.ended())['input_file_id']}/content$"
+    await restored(rig)
+    rig.proxy.rewrite("GET", path, lambda status, headers, body: (status, headers, body + b"{"))
+    await made_do(rig)
+    await rig.until_idle()
+    assert "The old question" in rig.result("q")["answer"]
+    assert rig.ledger.executions == {"q": 2, "same": 1}
+
+
+async def test_a_file_that_is_missing_once_at_the_last_look_is_looked_for_again(lived):
+    rig = await lived()
+    rig.faults.add(f"replica-lag:route=create:seconds={APART_SECONDS * 2 - 5}")
+    rig.ask_many(2)
+    backed_up(rig)
+    await rig.submitted()
+    await restored(rig)
+    rig.faults.add("file-gone", times=1)
     await reclaimed(rig)
     await rig.until_idle()
     assert rig.ledger.creates == 1
