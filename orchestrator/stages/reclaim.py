@@ -56,15 +56,20 @@ HELD = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Batches under one key that is not known here, that which is furthest on first."""
+    """Batches under one key that is not known here, that which is furthest on first, and the keys of all later ones."""
 
     client: Client
     key: str
     remotes: list[RemoteBatch]
+    listed: list[str]
 
     @property
     def remote(self) -> RemoteBatch:
         return self.remotes[0]
+
+    @property
+    def later(self) -> list[str]:
+        return self.listed[self.listed.index(self.key) + 1 :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +141,9 @@ async def _listed(client: Client, prefix: str, age_seconds: float) -> list[Found
     for remote in reversed(await client.find_batches_of(prefix, age_seconds)):
         key = next(value for value in sorted(remote.metadata_values) if value.startswith(prefix))
         by_key[key].append(remote)
+    keys = list(by_key)
     return [
-        Found(client, key, sorted(remotes, key=lambda remote: -(remote.completed or 0)))
+        Found(client, key, sorted(remotes, key=lambda remote: -(remote.completed or 0)), keys)
         for key, remotes in by_key.items()
     ]
 
@@ -165,7 +171,7 @@ async def _take(context: Context, found: Found, unread: list[Unread]) -> int:
 async def _adopt(context: Context, found: Found, known: Known | None, sent: Sent) -> None:
     remote = found.remote
     values = {**_as_sent(context, remote), "key": found.key, "lane_id": next(iter(sent.prompts.values()))}
-    work = partial(take_back, known=known, values=values, prompt_ids=list(sent.prompts))
+    work = partial(take_back, known=known, values=values, prompt_ids=list(sent.prompts), later=found.later)
     taken = await context.database.write(work)
     if taken is not None:
         batch_id, lines = taken

@@ -139,11 +139,16 @@ async def find_candidates(
 
 
 async def take_back(
-    connection: AsyncConnection, known: Known | None, values: dict[str, Any], prompt_ids: Sequence[int]
+    connection: AsyncConnection,
+    known: Known | None,
+    values: dict[str, Any],
+    prompt_ids: Sequence[int],
+    later: Sequence[str] = (),
 ) -> tuple[int, int] | None:
     """A batch as it stands at the provider, with these prompts in it, wherever they were; its id and lines.
 
     A prompt that is in an earlier batch came back from there after the backup was made: there it counts as resent.
+    One that is in a batch of a `later` key came back from this one, and stays there.
     None where another daemon knows more of the batch than `known` by now.
     """
     if not await is_still_restored(connection) or await find_known(connection, values["key"]) != known:
@@ -154,9 +159,11 @@ async def take_back(
     else:
         batch_id = known.id
         await _update(connection, known, values)
+    left_for = await _ids_of(connection, later)
     lines = nbytes = 0
     for start in range(0, len(prompt_ids), PAGE_ROWS):
         page = prompt_states.c.prompt_id.in_(prompt_ids[start : start + PAGE_ROWS]) & prompt_states.c.status.in_(WAITS)
+        page &= prompt_states.c.batch_id.is_(None) | prompt_states.c.batch_id.not_in(left_for)
         counted = select(func.count(), func.coalesce(func.sum(prompt_states.c.line_bytes), 0)).where(page)
         more, larger = (await connection.execute(counted)).one()
         lines, nbytes = lines + more, nbytes + larger
@@ -166,6 +173,11 @@ async def take_back(
     sized = update(batch_states).where(batch_states.c.id == batch_id).values(lines=lines, nbytes=nbytes)
     await connection.execute(sized)
     return batch_id, lines
+
+
+async def _ids_of(connection: AsyncConnection, keys: Sequence[str]) -> list[int]:
+    found = select(batch_states.c.id).where(among(batch_states.c.key, bindparam("keys")))
+    return list((await connection.execute(found, {"keys": listed(connection, list(keys))})).scalars())
 
 
 async def update_known(connection: AsyncConnection, known: Known, **values: Any) -> None:  # noqa: ANN401

@@ -479,6 +479,23 @@ async def test_an_answer_of_a_batch_that_cannot_be_read_never_goes_to_a_question
     assert rig.ledger.executions == {"q": 2, "same": 1}
 
 
+@pytest.mark.parametrize("times", [1, None])
+async def test_a_prompt_stays_in_the_last_batch_it_was_in_whenever_an_earlier_one_is_read(lived, times):
+    rig = await lived(through_proxy=True)
+    rig.ask("fails", model="m+sandbox-fail-2")
+    backed_up(rig)
+    path = f"/files/{(await rig.submitted())['input_file_id']}/content$"
+    await rig.until_idle()
+    assert (rig.ledger.creates, rig.ledger.executions["fails"]) == (3, 3)
+    await restored(rig)
+    left = [True] * (times or 1000)
+    rig.proxy.rewrite("GET", path, lambda *reply: left.pop() and GONE["404"]() if left else reply)
+    await made_do(rig)
+    await rig.until_idle()
+    assert rig.ledger.executions["fails"] == 3
+    paid_once(rig)
+
+
 async def test_a_file_that_is_missing_once_at_the_last_look_is_looked_for_again(lived):
     rig = await lived()
     rig.faults.add(f"replica-lag:route=create:seconds={APART_SECONDS * 2 - 5}")

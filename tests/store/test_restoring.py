@@ -62,6 +62,18 @@ async def test_a_batch_that_another_daemon_took_back_meanwhile_is_left_to_it(use
     assert user.value("SELECT lines_resent FROM batch_states") == 0
 
 
+async def test_a_prompt_that_a_later_batch_took_back_stays_there(user, daemon, restored):
+    prompt_id = user.insert()
+    await daemon.admit(prompt_id)
+    assert await taken(daemon, prompt_id, key="orc-2") == (1, 1)
+    row = {**SENT, "key": "orc-1", "lane_id": 1}
+    assert await daemon.write(lambda c: take_back(c, None, row, [prompt_id], later=["orc-2"])) == (2, 0)
+    assert user.state(prompt_id)["batch_id"] == 1
+    assert user.values("SELECT lines_resent FROM batch_states ORDER BY id") == [0, 0]
+    assert await taken(daemon, prompt_id, key="orc-3") == (3, 1)
+    assert user.values("SELECT lines_resent FROM batch_states ORDER BY id") == [1, 0, 0]
+
+
 async def test_a_look_that_another_one_overtook_neither_counts_nor_ends_it(daemon, restored):
     before = Restored(5, 0, 0)
     await daemon.write(lambda c: note_look(c, before, looks=1, look_at_ms=7))
