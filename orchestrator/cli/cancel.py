@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 UNENDED = (PromptStatus.QUEUED, PromptStatus.BATCHED)
 EPILOG = """\b
 --json prints one object:
-  cancelled     prompts that ended now: nothing was sent for them
+  cancelled     prompts that ended now: they were not at the provider
   being_cancelled  sent prompts whose whole batch is cancelled at the
                 provider by the running daemon
   batches       the ids of those batches
@@ -93,7 +93,8 @@ def _tell(report: Report, *, as_json: bool) -> None:
         return
     for custom_id in report.unknown:
         click.echo(f"{shown(custom_id)}: no prompt has this custom_id", err=True)
-    click.echo(f"{report.cancelled} cancelled: nothing was sent for them")
+    if report.cancelled:
+        click.echo(f"{report.cancelled} cancelled: not at the provider now")
     if report.being_cancelled:
         named = ", ".join(map(str, report.batches))
         click.echo(f"{report.being_cancelled} sent: the daemon cancels their batch at the provider ({named})")
@@ -101,3 +102,5 @@ def _tell(report: Report, *, as_json: bool) -> None:
         click.echo(f"{report.not_recalled} sent together with other prompts: they cannot be recalled, only not resent")
     if report.being_cancelled + report.not_recalled:
         click.echo("what the provider answers by then is kept and billed")
+    elif not report.cancelled:
+        click.echo("nothing cancelled: no prompt that was asked for waits or is at the provider")

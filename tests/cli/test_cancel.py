@@ -97,7 +97,7 @@ def test_a_cancelled_prompt_has_an_end_and_no_batch(command, running):
 def test_more_prompts_than_one_transaction_takes_are_all_cancelled(command, queue):
     values = ", ".join(f"('q-{at}', 'p')" for at in range(2345))
     queue.sql(f"INSERT INTO prompts (custom_id, prompt) VALUES {values}")
-    assert command("cancel", "--all").out == "2345 cancelled: nothing was sent for them\n"
+    assert command("cancel", "--all").out == "2345 cancelled: not at the provider now\n"
     assert set(queue.statuses().values()) == {"cancelled"}
 
 
@@ -116,15 +116,28 @@ def test_ids_that_users_chose_may_lie_at_and_below_zero(command, queue):
 
 def test_a_pipe_is_told_what_ended_what_is_recalled_and_what_is_not(command, running):
     assert command("cancel", "--tag", "a").out.splitlines() == [
-        "2 cancelled: nothing was sent for them",
+        "2 cancelled: not at the provider now",
         "1 sent together with other prompts: they cannot be recalled, only not resent",
         "what the provider answers by then is kept and billed",
     ]
     assert command("cancel", "--all").out.splitlines() == [
-        "1 cancelled: nothing was sent for them",
+        "1 cancelled: not at the provider now",
         "2 sent: the daemon cancels their batch at the provider (2)",
         "what the provider answers by then is kept and billed",
     ]
+
+
+def test_what_is_at_the_provider_is_not_told_as_never_sent(command, running):
+    assert command("cancel", "--custom-id", "q-4").out.splitlines()[0].startswith("1 sent together with other prompts")
+    running.sql("UPDATE prompt_states SET attempts = 1 WHERE prompt_id = 1")
+    assert command("cancel", "--custom-id", "q-1").out == "1 cancelled: not at the provider now\n"
+
+
+def test_that_nothing_is_cancelled_is_said(command, running):
+    for words in (("--custom-id", "q-6"), ("--tag", "typo")):
+        said = command("cancel", *words)
+        assert (said.code, said.err) == (0, "")
+        assert said.out == "nothing cancelled: no prompt that was asked for waits or is at the provider\n"
 
 
 @pytest.mark.parametrize("words", [(), ("--json",), ("--all", "--tag", "a"), ("--all", "--custom-id", "q-1")])
