@@ -16,6 +16,8 @@ from orchestrator.core.model import Fault
 
 MESSAGE_CHARS = 2000
 """Longest error message that is stored; the response keeps the whole."""
+MOST_TOKENS = 1 << 31
+"""No line that we read or send holds more; what claims to is not counted, and sums over any queue fit a column."""
 
 _REFUSED_CODES = ("content_filter", "content_policy", "responsibleai", "safety", "moderation")
 _FAULT_OF_STATUS = {
@@ -223,7 +225,7 @@ def _finish_reason(body: dict[str, Any]) -> str | None:
 
 def _count(usage: dict[str, Any], name: str, other_name: str) -> int | None:
     found = usage[name] if name in usage else usage.get(other_name)
-    return found if type(found) is int and 0 <= found < 1 << 62 else None
+    return found if type(found) is int and 0 <= found <= MOST_TOKENS else None
 
 
 # ---------------------------------------------------------------- faults

@@ -196,6 +196,7 @@ def test_the_readable_text_of_each_endpoint_is_the_answer(body, answer, finish_r
         ({"input_tokens": 1, "output_tokens": 2}, (1, 2)),
         ({"prompt_tokens": 3}, (3, None)),
         ({"prompt_tokens": -1, "completion_tokens": 2**63}, (None, None)),
+        ({"prompt_tokens": 1 << 31, "completion_tokens": (1 << 31) + 1}, (1 << 31, None)),
         ({"prompt_tokens": True, "completion_tokens": "2"}, (None, None)),
         (None, (None, None)),
         ([1], (None, None)),

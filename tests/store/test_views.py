@@ -2,8 +2,9 @@
 
 import pytest
 
+from orchestrator.core.lines import Reply
 from orchestrator.core.model import BatchStatus, Fault, Lane, PromptStatus
-from orchestrator.core.outcomes import Outcome
+from orchestrator.core.outcomes import MOST_TOKENS, Outcome, judge
 from orchestrator.store.batches import move_batch, update_batch
 from orchestrator.store.replies import Entry, get_members, record
 
@@ -151,3 +152,12 @@ async def test_progress_counts_prompts_and_tokens_by_tag_and_status(user, daemon
         ("a", "queued", 1, None, None),
         ("b", "done", 1, 5, 7),
     ]
+
+
+@pytest.mark.parametrize("told", [4 * 10**18, MOST_TOKENS + 1, MOST_TOKENS])
+async def test_progress_can_be_read_whatever_tokens_a_provider_counts(user, daemon, told):
+    body = b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": %d}}' % told
+    for number in range(3):
+        outcome = judge(Reply("q", 200, body, None))
+        await recorded(daemon, await batched(user, daemon, key=f"orc-{number}"), outcome, PromptStatus.DONE)
+    assert user.values("SELECT prompt_tokens FROM progress") == [3 * told if told <= MOST_TOKENS else None]
