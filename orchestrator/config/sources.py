@@ -95,7 +95,18 @@ def _document(path: Path) -> dict[str, object]:
         reason = "nested too deeply" if isinstance(exc, RecursionError) else str(exc)
         line = re.search(r"at line (\d+)", reason)
         number = line[1] if line else text.count("\n") + 1
-        raise ConfigError(f"{shown(str(path))}:{number}: is not valid TOML: {shown(reason)}; correct it") from None
+        raise ConfigError(f"{shown(str(path))}:{number}: is not valid TOML: {_mended(reason)}") from None
+
+
+def _mended(reason: str) -> str:
+    """What the parser says, and what to do; in plain words where a second part was pasted below the first."""
+    if reason.startswith("Cannot overwrite a value"):
+        return "the same key stands above already; leave one of the two"
+    twice = re.match(r"Cannot declare \(([^)]*)\) twice", reason)
+    if twice is None:
+        return f"{shown(reason)}; correct it"
+    table = shown(".".join(re.findall(r"'([^']*)'", twice[1])))
+    return f"settings of {table} stand above already; put all of them below one line [{table}]"
 
 
 def _text(path: Path) -> str:

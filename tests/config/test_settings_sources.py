@@ -129,7 +129,13 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path):
     [
         ("[log]\nlevel = \n", "settings.toml:2: is not valid TOML: "),
         ("[log]\n\n\n[log", "settings.toml:4: is not valid TOML: "),
-        ("[log]\n[log]\n", "settings.toml:2: is not valid TOML: "),
+        ("[log]\n[log]\n", "settings.toml:2: is not valid TOML: settings of log stand above already; "),
+        ("log.level = 'info'\n[log]\n", "settings.toml:2: is not valid TOML: settings of log stand above already; "),
+        (
+            "providers.openai.max_lines = 5\n[log]\n[providers.openai]\n",
+            "settings.toml:3: is not valid TOML: settings of providers.openai stand above already; put all",
+        ),
+        ("[log]\nlevel = 'info'\nlevel = 'info'\n", "settings.toml:3: is not valid TOML: the same key stands above"),
         ("a = " + "[" * 5000, "settings.toml:1: is not valid TOML: nested too deeply"),
         ("a = " + "9" * 5000, "settings.toml:1: is not valid TOML: "),
     ],
