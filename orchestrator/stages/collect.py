@@ -149,8 +149,8 @@ async def _read_file(
 ) -> ProviderError | None:
     """Read a file to its end, storing as it goes; what stopped it early, if anything did."""
     overlap = context.config.collection.overlap_lines
-    reread = context.reread.get(_rereading(batch, cursor), 0)
-    wanted_from = reread if batch.reread else max(0, cursor.lines - overlap)
+    read = context.reread.get(_rereading(batch, cursor), 0) if batch.reread else cursor.lines
+    wanted_from = max(0, read - overlap)
     skip = wanted_from if client.provider.resume_parameter else 0
     try:
         async with client.content(cursor.file_id, skip) as content:

@@ -453,6 +453,15 @@ async def test_one_404_among_other_failures_does_not_make_a_file_gone(rig):
     assert rig.ledger.creates == 1
 
 
+async def broken_off(request, status, headers, body, carried):
+    reply = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(len(body))})
+    await reply.prepare(request)
+    await reply.write(body[:carried])
+    await asyncio.sleep(0.02)
+    request.transport.close()
+    return reply
+
+
 async def test_the_last_full_reading_goes_on_where_a_connection_broke(start):
     rig = await start(through_proxy=True, sandbox={"answer_bytes": 1000}, collection={"overlap_lines": 2})
     carried = 20_000
@@ -460,12 +469,7 @@ async def test_the_last_full_reading_goes_on_where_a_connection_broke(start):
     async def cut(request, status, headers, body):
         if len(body) <= carried:
             return web.Response(status=status, body=body, headers=headers)
-        reply = web.StreamResponse(status=status, headers={**headers, "Content-Length": str(len(body))})
-        await reply.prepare(request)
-        await reply.write(body[:carried])
-        await asyncio.sleep(0.02)
-        request.transport.close()
-        return reply
+        return await broken_off(request, status, headers, body, carried)
 
     rig.proxy.spoil("GET", "/content$", cut, times=10**9)
     rig.ask_many(30)
@@ -473,6 +477,27 @@ async def test_the_last_full_reading_goes_on_where_a_connection_broke(start):
     await rig.until_idle()
     assert rig.count() == {"done": 31}
     assert not rig.context.reread
+
+
+async def test_a_late_line_put_before_where_the_last_full_reading_broke_is_found(start):
+    rig = await start(through_proxy=True, sandbox={"answer_bytes": 1000}, collection={"overlap_lines": 2})
+    readings = []
+
+    async def without_the_third(request, status, headers, body):
+        lines = [line for line in body.splitlines(keepends=True) if b"q-3" not in line]
+        readings.append(len(lines))
+        if len(readings) == 1:
+            return web.Response(status=status, body=b"".join(lines), headers=headers)
+        return await broken_off(request, status, headers, b"".join(lines), len(b"".join(lines[:3])) + 10)
+
+    rig.ask_many(6)
+    batch = await rig.submitted()
+    rig.proxy.spoil("GET", f"{batch['output_file_id']}/content$", without_the_third, times=2)
+    await rig.until_idle()
+    assert readings == [5, 5]
+    assert rig.told("collect.failed")
+    assert rig.history("q-3") == [None]
+    assert rig.ledger.creates == 1
 
 
 async def test_a_file_missing_for_a_while_costs_nothing(rig):
