@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from orchestrator.api.failures import FORBIDDEN, NO_VERDICTS, TOO_MANY
@@ -115,4 +117,12 @@ def _same(request: Request, there: Candidate) -> bool:
         body, _ = encode_body(there.prompt, there.endpoint, None)
     except InvalidPrompt:
         return False
-    return same_question(request, body)
+    return same_question(request, body, _hash_of)
+
+
+def _hash_of(image: str) -> str | None:
+    """By the bytes in a `data:` URI, which is what a provider's token for it names; None where there are none."""
+    try:
+        return sha256(b64decode(image.partition(",")[2])).hexdigest()
+    except ValueError:
+        return None

@@ -12,6 +12,7 @@ from orchestrator.sandbox.behaviours import Fate
 from orchestrator.sandbox.call import Call
 from orchestrator.sandbox.doubleword import reason
 from orchestrator.sandbox.errors import Refusal, file_not_found, internal_error
+from orchestrator.sandbox.images import show_tokens
 from orchestrator.sandbox.listing import matches, whole_number
 from orchestrator.sandbox.records import Batch, Line, Template
 from orchestrator.sandbox.replies import reply_line, request_id
@@ -62,7 +63,7 @@ async def content(call: Call) -> web.StreamResponse:
     if file.batch is None:
         shown, more = span.cut([Line(index, template) for index, template in enumerate(file.templates)])
         headers = promises(call, span, len(shown), incomplete=more, promised=None)
-        return await stream(call, headers, (input_line(line.template) for line in shown))
+        return await stream(call, headers, (input_line(call, line.template) for line in shown))
     batch, readable = file.batch, reply_lines(call, file.batch, file.fate)
     shown, more = span.cut(readable)
     deleted = batch.deleted_at <= call.now
@@ -90,19 +91,22 @@ def promises(call: Call, span: Span, shown: int, *, incomplete: bool, promised: 
     return headers if last is None else headers | {"X-Last-Line": str(last)}
 
 
-def input_line(template: Template) -> bytes:
+def input_line(call: Call, template: Template) -> bytes:
     """A line of an input file as the server gives it back: its bytes are not those uploaded (doubleword-api 1.5)."""
     line = {
         "custom_id": template.custom_id,
         "method": template.method,
         "url": template.url,
-        "body": stored_body(template),
+        "body": stored_body(call, template),
     }
     return msgspec.json.encode(line) + b"\n"
 
 
-def stored_body(template: Template) -> object:
-    return in_64_bits(msgspec.json.decode(template.body))
+def stored_body(call: Call, template: Template) -> object:
+    body = msgspec.json.decode(template.body)
+    if call.dialect.extensions:
+        show_tokens(body)
+    return in_64_bits(body)
 
 
 async def stream(call: Call, headers: dict[str, str], lines: Iterable[bytes]) -> web.StreamResponse:
@@ -173,7 +177,7 @@ def result_line(call: Call, batch: Batch, line: Line) -> bytes:
         "id": request_id(batch, line),
         "custom_id": template.custom_id,
         "model": template.model,
-        "input_body": stored_body(template),
+        "input_body": stored_body(call, template),
         "response_body": msgspec.Raw(answer),
         "error": msgspec.json.encode(reason(line.effect)).decode() if state == "failed" else None,
         "status": state,

@@ -4,7 +4,9 @@ Not shown: archived batches, which are off by default, and storage errors, which
 `status-500:route=content`.
 """
 
+import base64
 import json
+from hashlib import sha256
 
 import pytest
 from sandbox_client import line
@@ -45,6 +47,42 @@ async def test_a_downloaded_input_file_has_sorted_keys_and_lacks_what_the_server
     assert json.dumps(reply.lines[0]["body"]) == '{"a": 3, "b": 1, ' + READ + "}"
     assert reply.headers["X-Incomplete"] == "false"
     assert "X-Last-Line" not in reply.headers
+
+
+IMAGE = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
+ADDRESS = "https://images.example/cat.png"
+
+
+def token_of(content):
+    return f"dw-img://{sha256(content).hexdigest()}."
+
+
+async def test_images_show_as_tokens_that_name_their_hash(client):
+    parts = [{"type": "image_url", "image_url": {"url": url, "detail": "low"}} for url in (IMAGE, ADDRESS, "about:me")]
+    parts += [{"type": "text", "text": IMAGE}, {"type": "image_url"}, "x"]
+    chat = {**line("chat"), "body": {"model": "m", "messages": [{"role": "user", "content": parts}, "x", {}]}}
+    asked = [{"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}, {"type": "input_image"}]}]
+    bad = {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,\u00e9"}]}
+    responses = {**line("responses"), "url": "/v1/responses", "body": {"model": "m", "input": [*asked, bad]}}
+    batch = await client.batch([chat, responses])
+    first, second = (shown["body"] for shown in (await client.content(batch["input_file_id"])).lines)
+    shown = first["messages"][0]["content"]
+    assert shown[0]["image_url"]["url"].startswith(token_of(b"\x89PNG"))
+    assert shown[0]["image_url"]["detail"] == "low"
+    assert shown[1]["image_url"]["url"].startswith(token_of(ADDRESS.encode()))
+    assert shown[2:] == parts[2:]
+    assert second["input"][0]["content"][0]["image_url"].startswith(token_of(b"\x89PNG"))
+    assert second["input"][1] == bad
+    client.clock.advance(60)
+    assert "dw-img://" in (await client.get(f"/batches/{batch['id']}/results")).text
+
+
+async def test_the_openai_dialect_gives_images_back(start):
+    client = await start(dialect="openai")
+    parts = [{"type": "image_url", "image_url": {"url": IMAGE}}]
+    asked = {**line("a"), "body": {"model": "m", "messages": [{"role": "user", "content": parts}]}}
+    uploaded = (await client.upload([asked])).json
+    assert (await client.content(uploaded["id"])).lines[0]["body"]["messages"][0]["content"] == parts
 
 
 async def test_a_page_of_an_input_file_tells_whether_lines_follow(client):

@@ -1,7 +1,7 @@
 """Uploads (doubleword-api 1.1).
 
-Not shown: images, which nobody fetches here, and the limit on concurrent uploads; the faults `reject-line` and
-`status-429:route=upload` word them.
+Not shown: images that cannot be fetched, since nobody fetches them here, and the limit on concurrent uploads; the
+faults `reject-line` and `status-429:route=upload` word them.
 """
 
 from uuid import UUID

@@ -1,6 +1,7 @@
 """A restored queue finds what was sent since its backup, and pays for none of it again."""
 
 import asyncio
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -196,6 +197,39 @@ async def test_an_answer_never_goes_to_another_question_of_the_same_custom_id(li
     await rig.until_idle()
     assert "The old question" in rig.result("q")["answer"]
     assert rig.ledger.executions == {"q": 2, "same": 1}
+
+
+def picture(url):
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
+    return json.dumps({"model": "m", "messages": [{"role": "user", "content": parts}]})
+
+
+@pytest.mark.parametrize("dialect", ["doubleword", "openai"])
+async def test_a_prompt_with_images_is_known_again_wherever_the_provider_keeps_them(lived, dialect):
+    rig = await lived(sandbox={"dialect": dialect}, profile=dialect)
+    rig.ask("inline", body=picture("data:image/png;base64,iVBORw=="), model=None)
+    rig.ask("linked", body=picture("https://images.example/cat.png"), model=None)
+    backed_up(rig)
+    await rig.submitted()
+    await restored(rig)
+    await reclaimed(rig)
+    await rig.until_idle()
+    assert rig.ledger.creates == 1
+    paid_once(rig)
+
+
+async def test_the_answer_about_one_image_never_goes_to_another(lived):
+    rig = await lived()
+    rig.ask("q", body=picture("data:image/png;base64,iVBORw=="), model=None)
+    await rig.run(admit)
+    backed_up(rig)
+    rig.sql("DELETE FROM prompts WHERE custom_id = 'q'")
+    rig.ask("q", body=picture("data:image/png;base64,iVBORg=="), model=None)
+    await rig.submitted()
+    await restored(rig)
+    await reclaimed(rig)
+    await rig.until_idle()
+    assert rig.ledger.executions == {"q": 2}
 
 
 async def test_a_file_that_is_gone_is_told_and_its_prompts_are_sent_again(lived):
