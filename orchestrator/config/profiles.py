@@ -1,6 +1,7 @@
 """Providers as data: what each kind of server allows. A `[providers.NAME]` table replaces values of one of them."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ Window = Annotated[str, text("a window such as 24h", "", pattern=r"^[a-z0-9]{1,1
 Endpoint = Annotated[str, text("a path such as /v1/chat/completions", "", pattern=r"^/[A-Za-z0-9._/-]{1,127}\Z")]
 
 KEY_BYTES_MAX = 16_384
+NOT_BARE = re.compile(r"^[\"'`]|[\"'`]$|^bearer |^authorization:", re.IGNORECASE)
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +122,8 @@ def _checked_key(key: str, provider: str, source: str, remedy: str) -> str:
             f"{source}: the API key of provider {provider} holds characters no key has "
             f"(a second line, a typographic quote, a byte-order mark?); {remedy}"
         )
+    if NOT_BARE.search(stripped):
+        raise ConfigError(f'{source}: the API key of provider {provider} stands in quotes or after "Bearer"; {remedy}')
     return stripped
 
 

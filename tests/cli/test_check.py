@@ -87,7 +87,11 @@ async def test_wrong_settings_fail(folder):
 
 @pytest.mark.parametrize(
     ("key", "told"),
-    [("", "DOUBLEWORD_API_KEY: holds no API key"), ("sk-wrong", "check the key and the account")],
+    [
+        ("", "DOUBLEWORD_API_KEY: holds no API key"),
+        ('"sk-wrong"', "stands in quotes"),
+        ("sk-wrong", "check the key and the account"),
+    ],
 )
 async def test_a_key_that_is_missing_or_refused_fails_with_the_remedy(queue, sandbox, key, told):
     code, out, _ = await check("--json", key=key, **at(sandbox))

@@ -175,6 +175,23 @@ def test_a_key_with_characters_no_key_has_is_refused_and_not_shown(key, tmp_path
         assert "secret" not in line
 
 
+@pytest.mark.parametrize(
+    "key",
+    ['"sk-secret"', "'sk-secret'", '"sk-secret', "sk-secret'", "Bearer sk-secret", "Authorization: Bearer sk-secret"],
+)
+def test_a_key_in_quotes_or_with_the_word_before_it_is_refused_and_not_shown(key, tmp_path, refusal):
+    (tmp_path / "key").write_text(f"{key}\n")
+    wrong = 'the API key of provider doubleword stands in quotes or after "Bearer"'
+    line = refusal(BUILT_IN["doubleword"].api_key, {"DOUBLEWORD_API_KEY": key})
+    assert line == f"DOUBLEWORD_API_KEY: {wrong}; set it to the bare key"
+    assert refusal(with_file(tmp_path / "key").api_key) == f"{tmp_path / 'key'}: {wrong}; put the bare key there"
+
+
+@pytest.mark.parametrize("key", ["bearer-of-it", "sk-it's", "YWJj==", "..."])
+def test_other_keys_are_taken_as_they_are(key):
+    assert BUILT_IN["doubleword"].api_key({"DOUBLEWORD_API_KEY": key}) == key
+
+
 def test_an_endless_file_of_a_key_is_not_read_to_its_end(refusal):
     assert "holds characters no key has" in refusal(with_file("/dev/zero").api_key)
 
