@@ -110,7 +110,7 @@ def main() -> None:
     except click.exceptions.Abort:
         code = _said("interrupted", 1)
     except click.ClickException as error:
-        code = _said(error.format_message(), 2 if isinstance(error, click.UsageError) else 1, error)
+        code = _said(_told(error), 2 if isinstance(error, click.UsageError) else 1, error)
     except OrchestratorError as error:
         code = _said(str(error), error.exit_code)
     except NobodyReadsError:
@@ -140,6 +140,14 @@ def _silence_stdout() -> None:
     from orchestrator.cli.screen import silence_stdout  # noqa: PLC0415
 
     silence_stdout()
+
+
+def _told(error: click.ClickException) -> str:
+    """What click says, but for the option that belongs to all commands and so stands before them."""
+    if isinstance(error, click.NoSuchOption) and error.option_name in ("-c", "--config") and error.ctx is not None:
+        program, _, name = error.ctx.command_path.partition(" ")
+        return f"{name} takes no -c: write {program} -c FILE {name}"
+    return error.format_message()
 
 
 def _said(message: str, code: int, error: Any = None) -> int:  # noqa: ANN401

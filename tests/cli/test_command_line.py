@@ -58,6 +58,16 @@ def test_an_empty_text_as_of_a_variable_that_is_unset_is_refused(command, queue,
     assert said.err == f"orchestrator: {text} is empty: is a variable unset? (see `orchestrator {name} --help`)\n"
 
 
+@pytest.mark.parametrize("words", [("-c", "a.toml"), ("-ca.toml",), ("--config", "a.toml"), ("--config=a.toml",)])
+def test_a_file_of_settings_that_is_named_behind_the_command_is_told_where_it_belongs(command, words):
+    said = command("status", *words)
+    assert (said.code, said.out) == (2, "")
+    assert (
+        said.err
+        == "orchestrator: status takes no -c: write orchestrator -c FILE status (see `orchestrator status --help`)\n"
+    )
+
+
 def keys_of(found):
     """Every key of an object and of what stands in it."""
     if isinstance(found, list):
