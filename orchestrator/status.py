@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.model import BatchStatus, PromptStatus
+from orchestrator.core.polling import window_ms
 from orchestrator.core.telling import duration, iso
 from orchestrator.remedies import ACCOUNT, CREDIT, remedy
 from orchestrator.remembered import Remembered
@@ -57,8 +57,6 @@ TRIES_TOLD = 3
 """Tries in a row that fail before a batch asks for attention: the first ones often heal by themselves."""
 AT_THE_PROVIDER = (BatchStatus.SUBMITTED, BatchStatus.REPLACING, BatchStatus.ENDED)
 NOT_SHOWN = ("remote_expires_at_ms", "input_file_id", "output_file_id", "error_file_id")
-WINDOW = re.compile(r"(\d{1,6})([mhd])", re.ASCII)
-UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +205,7 @@ def _flow(look: Look) -> dict[str, Any]:
 
 
 def _batch_object(batch: ActiveBatch, look: Look) -> dict[str, Any]:
-    facts = asdict(batch)
+    facts, length_ms = asdict(batch), window_ms(batch.completion_window)
     last_error = facts.pop("last_error")
     for name in NOT_SHOWN:
         del facts[name]
@@ -217,25 +215,19 @@ def _batch_object(batch: ActiveBatch, look: Look) -> dict[str, Any]:
         "model": batch.model or None,
         **times,
         "age_seconds": max(0, look.at_ms - batch.created_at_ms) // 1000,
-        "window_seconds": window_seconds(batch.completion_window),
+        "window_seconds": None if length_ms is None else length_ms // 1000,
         "expires_at": iso(expires_at_ms(batch)),
         "waiting": look.in_batches.get(batch.id, 0),
         "last_error": last_error,
     }
 
 
-def window_seconds(window: str) -> int | None:
-    """How long a window such as 24h is; None where its name does not tell."""
-    told = WINDOW.fullmatch(window)
-    return int(told[1]) * UNIT_SECONDS[told[2]] if told else None
-
-
 def expires_at_ms(batch: ActiveBatch) -> int | None:
     """When the provider's window ends: as it says, else counted from the submission."""
-    length = window_seconds(batch.completion_window)
-    if batch.submitted_at_ms is None or batch.remote_expires_at_ms is not None or length is None:
+    length_ms = window_ms(batch.completion_window)
+    if batch.submitted_at_ms is None or batch.remote_expires_at_ms is not None or length_ms is None:
         return batch.remote_expires_at_ms
-    return batch.submitted_at_ms + length * 1000
+    return batch.submitted_at_ms + length_ms
 
 
 def _restored_object(look: Look) -> dict[str, Any] | None:

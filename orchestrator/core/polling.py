@@ -18,8 +18,8 @@ OUTPUT_ID_SECONDS = 6 * 3600
 They are paid for: resending its lines would pay for them again.
 """
 
-_WINDOW = re.compile(r"(\d{1,6})([mhd])")
-_UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_WINDOW = re.compile(r"([0-9]{1,6})([smhd])")
+_UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class Step(Enum):
@@ -126,7 +126,7 @@ def _overdue(batch: Batch, remote: RemoteBatch, patience: Patience, now_ms: int,
 
 def is_long_over(batch: Batch, overdue_seconds: float, now_ms: int) -> bool:
     """Whether its window ended so long ago, as far as is known without a poll; never with a patience of 0."""
-    length_ms = _length_ms(batch.lane.completion_window)
+    length_ms = window_ms(batch.lane.completion_window)
     if length_ms is None or batch.submitted_at_ms is None or not overdue_seconds:
         return False
     return now_ms > batch.submitted_at_ms + length_ms + overdue_seconds * 1000
@@ -138,13 +138,14 @@ def _expires_at_ms(batch: Batch, remote: RemoteBatch) -> int | None:
     A provider that names no end is taken by the window it was asked for (F13), if that is a length of time.
     """
     if remote.expires_at_ms is None and batch.submitted_at_ms is not None:
-        length_ms = _length_ms(batch.lane.completion_window)
+        length_ms = window_ms(batch.lane.completion_window)
         return None if length_ms is None else batch.submitted_at_ms + length_ms
     if remote.expires_at_ms is None or remote.created_at_ms is None or batch.submitted_at_ms is None:
         return remote.expires_at_ms
     return batch.submitted_at_ms + remote.expires_at_ms - remote.created_at_ms
 
 
-def _length_ms(window: str) -> int | None:
+def window_ms(window: str) -> int | None:
+    """How long a window such as 24h is; None where its name does not tell."""
     found = _WINDOW.fullmatch(window)
     return int(found[1]) * _UNIT_MS[found[2]] if found else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 
 from orchestrator import __version__
 from orchestrator.core.model import BatchStatus
+from orchestrator.core.polling import window_ms
 from orchestrator.core.states import BATCH_ENDS
 from orchestrator.errors import StoreError
 from orchestrator.remembered import Remembered
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 REMEMBERED_SECONDS = 5.0
 ACTIVE_STATUSES = [status.value for status in BatchStatus if status not in BATCH_ENDS]
-WINDOW = re.compile(r"([0-9]{1,6})([smhd])")
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Samples = dict[tuple[str, ...], float]
 
@@ -117,10 +115,10 @@ def age_seconds(since_ms: Iterable[int | None], now_ms: int) -> float:
 
 def is_past_window(batch: Underway, now_ms: int) -> bool:
     """By our own clock; a window whose length its name does not tell has no end."""
-    window = WINDOW.fullmatch(batch.completion_window)
-    if window is None or batch.status != BatchStatus.SUBMITTED or batch.submitted_at_ms is None:
+    length_ms = window_ms(batch.completion_window)
+    if length_ms is None or batch.status != BatchStatus.SUBMITTED or batch.submitted_at_ms is None:
         return False
-    return now_ms > batch.submitted_at_ms + int(window[1]) * UNIT_SECONDS[window[2]] * 1000
+    return now_ms > batch.submitted_at_ms + length_ms
 
 
 def _family(name: str, samples: Samples) -> GaugeMetricFamily:
