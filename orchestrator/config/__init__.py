@@ -1,4 +1,4 @@
-"""Settings: command line over environment over file over built-in defaults, made into one frozen `Config`.
+"""Settings: environment over file over built-in defaults, made into one frozen `Config`.
 
 Everything a user can get wrong here ends as a `ConfigError` of one line: where, which key, what is wrong, what to do.
 """
@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
@@ -19,7 +18,6 @@ from orchestrator.config.sources import (
     Given,
     from_environment,
     from_file,
-    parsed,
     provider_names,
     refuse,
     refuse_without_profile,
@@ -61,11 +59,9 @@ __all__ = [
     "load",
 ]
 
-NO_OVERRIDES: Mapping[str, str] = MappingProxyType({})
-
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """`origins` tells for each dotted key: "default", "file PATH", "environment NAME" or "command line"."""
+    """`origins` tells for each dotted key: "default", "file PATH" or "environment NAME"."""
 
     config: Config
     origins: dict[str, str]
@@ -79,12 +75,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
 
 
-def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str] = NO_OVERRIDES) -> Loaded:
-    """`path` is the file named on the command line, if any; `overrides` are dotted keys from there."""
+def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """`path` is the file named on the command line, if any."""
     file = settings_file(path, environ)
     given = dict(from_file(file)) if file else {}
-    given |= from_environment(environ, provider_names([*given, *overrides]))
-    given |= {key: parsed(key, words, "command line") for key, words in overrides.items()}
+    given |= from_environment(environ, provider_names(given))
     config = _assembled(given)
     origins = {key: given[key].origin if key in given else "default" for key in _values(config)}
     _refuse_problems(config, origins)

@@ -15,7 +15,7 @@ HEAD = """\
 # Read from the file named by --config, else ./orchestrator.toml, else the file that ORCHESTRATOR_CONFIG names. A file
 # need only hold what differs from the defaults. A variable goes before the file: polling.min_seconds is
 # ORCHESTRATOR_POLLING__MIN_SECONDS, providers.doubleword.base_url is ORCHESTRATOR_PROVIDERS__DOUBLEWORD__BASE_URL
-# (a list is written with commas). The command line goes before both. Unknown keys are refused.
+# (a list is written with commas). Unknown keys are refused.
 #
 # API keys never stand here: they come from an environment variable or from a file.
 """

@@ -1,4 +1,4 @@
-"""Where settings are written: file, environment, command line. Each value is checked where it stands."""
+"""Where settings are written: file and environment. Each value is checked where it stands."""
 
 import os
 import re
@@ -29,7 +29,7 @@ PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class Given(NamedTuple):
-    """A value somebody set. `origin` is "file PATH", "environment NAME" or "command line"."""
+    """A value somebody set. `origin` is "file PATH" or "environment NAME"."""
 
     value: object
     origin: str
@@ -64,10 +64,10 @@ def from_environment(environ: Mapping[str, str], providers: Iterable[str]) -> It
         suffix = variable.removeprefix(PREFIX)
         key = None if suffix == variable else _key_of_variable(variable, suffix, known)
         if key is not None:
-            yield key, parsed(key, environ[variable], f"environment {variable}")
+            yield key, _parsed(key, environ[variable], f"environment {variable}")
 
 
-def parsed(key: str, words: str, origin: str) -> Given:
+def _parsed(key: str, words: str, origin: str) -> Given:
     field = _field(key, origin)
     try:
         return Given(field.parse(words), origin)

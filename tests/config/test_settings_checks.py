@@ -1,4 +1,5 @@
 import pytest
+from variables import variable, variables
 
 from orchestrator.config import Config, Defaults, Web, load
 from orchestrator.config.checks import problems
@@ -13,7 +14,7 @@ from orchestrator.config.checks import problems
     ],
 )
 def test_a_plain_sqlite_url_names_its_file(url, path):
-    assert str(load(None, {}, {"database.url": url}).config.database.path) == path
+    assert str(load(None, variables({"database.url": url})).config.database.path) == path
 
 
 @pytest.mark.parametrize(
@@ -42,8 +43,8 @@ def test_a_plain_sqlite_url_names_its_file(url, path):
     ],
 )
 def test_any_other_database_is_refused_and_its_url_not_shown(url, rest, refusal):
-    line = refusal(load, None, {}, {"database.url": url})
-    assert line.startswith("command line: database.url ")
+    line = refusal(load, None, variables({"database.url": url}))
+    assert line.startswith("ORCHESTRATOR_DATABASE__URL: database.url ")
     assert rest in line
     assert "secret" not in line
 
@@ -57,7 +58,7 @@ def test_any_other_database_is_refused_and_its_url_not_shown(url, rest, refusal)
     ],
 )
 def test_an_address_of_postgresql_is_taken_as_psql_takes_it(url):
-    assert load(None, {}, {"database.url": url}).config.database.url == url
+    assert load(None, variables({"database.url": url})).config.database.url == url
 
 
 @pytest.mark.parametrize(
@@ -69,19 +70,19 @@ def test_an_address_of_postgresql_is_taken_as_psql_takes_it(url):
     ],
 )
 def test_a_least_above_its_most_is_refused_where_the_user_wrote_it(low, high, refusal):
-    assert load(None, {}, {low: "20", high: "20"})
-    line = refusal(load, None, {}, {high: "20"})
-    assert line.startswith(f"command line: {low} (")
+    assert load(None, variables({low: "20", high: "20"}))
+    line = refusal(load, None, variables({high: "20"}))
+    assert line.startswith(f"{variable(high)}: {low} (")
     assert f"must not be above {high} (20); lower the first or raise the second" in line
 
 
 def test_fractions_of_a_second_are_welcome():
-    config = load(None, {}, {"polling.min_seconds": "0.05", "polling.max_seconds": "0.1"}).config
+    config = load(None, variables({"polling.min_seconds": "0.05", "polling.max_seconds": "0.1"})).config
     assert (config.polling.min_seconds, config.polling.max_seconds) == (0.05, 0.1)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "rest"),
+    ("changed", "rest"),
     [
         ({"defaults.provider": "groq"}, 'defaults.provider must be one of "doubleword", "openai"'),
         (
@@ -100,14 +101,14 @@ def test_fractions_of_a_second_are_welcome():
         ({"defaults.model": "m" * 257}, "defaults.model must be a model's name"),
     ],
 )
-def test_defaults_must_suit_the_default_provider(overrides, rest, refusal):
-    line = refusal(load, None, {}, overrides)
-    assert line.startswith("command line: ")
+def test_defaults_must_suit_the_default_provider(changed, rest, refusal):
+    line = refusal(load, None, variables(changed))
+    assert line.partition(": ")[0] in variables(changed)
     assert rest in line
 
 
 def test_a_model_name_may_be_as_long_as_allowed():
-    assert load(None, {}, {"defaults.model": "m" * 256}).config.defaults.model == "m" * 256
+    assert load(None, variables({"defaults.model": "m" * 256})).config.defaults.model == "m" * 256
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_model_name_may_be_as_long_as_allowed():
     ],
 )
 def test_a_base_url_loses_its_trailing_slash(url):
-    config = load(None, {}, {"providers.doubleword.base_url": url}).config
+    config = load(None, variables({"providers.doubleword.base_url": url})).config
     assert config.providers["doubleword"].base_url == url.rstrip("/")
 
 
@@ -147,24 +148,27 @@ def test_a_base_url_loses_its_trailing_slash(url):
     ],
 )
 def test_any_other_base_url_is_refused_and_not_shown(url, rest, refusal):
-    line = refusal(load, None, {}, {"providers.doubleword.base_url": url})
-    assert line.startswith(f"command line: providers.doubleword.base_url {rest}")
+    line = refusal(load, None, variables({"providers.doubleword.base_url": url}))
+    assert line.startswith(f"ORCHESTRATOR_PROVIDERS__DOUBLEWORD__BASE_URL: providers.doubleword.base_url {rest}")
     assert "secret" not in line
 
 
 def test_a_line_that_no_file_could_hold_is_refused(refusal):
-    line = refusal(load, None, {}, {"providers.doubleword.max_file_bytes": "2048"})
-    assert line.startswith("command line: providers.doubleword.max_line_bytes must not be above ")
+    line = refusal(load, None, variables({"providers.doubleword.max_file_bytes": "2048"}))
+    assert line.startswith(
+        "ORCHESTRATOR_PROVIDERS__DOUBLEWORD__MAX_FILE_BYTES: providers.doubleword.max_line_bytes must not be above "
+    )
     limits = {"providers.doubleword.max_file_bytes": "2048", "providers.doubleword.max_line_bytes": "2048"}
-    assert load(None, {}, limits).config.providers["doubleword"].max_line_bytes == 2048
+    assert load(None, variables(limits)).config.providers["doubleword"].max_line_bytes == 2048
 
 
 def test_a_provider_without_any_source_of_its_key_is_refused(refusal):
-    line = refusal(load, None, {}, {"providers.openai.api_key_env": ""})
+    line = refusal(load, None, variables({"providers.openai.api_key_env": ""}))
     assert line.startswith(
-        "command line: providers.openai.api_key_env and providers.openai.api_key_file are both empty"
+        "ORCHESTRATOR_PROVIDERS__OPENAI__API_KEY_ENV: providers.openai.api_key_env and "
+        "providers.openai.api_key_file are both empty"
     )
-    assert load(None, {}, {"providers.openai.api_key_env": "", "providers.openai.api_key_file": "key"})
+    assert load(None, variables({"providers.openai.api_key_env": "", "providers.openai.api_key_file": "key"}))
 
 
 def test_defaults_on_their_own_have_no_problem():
@@ -178,7 +182,7 @@ def test_every_problem_is_told_not_only_the_first():
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:8080", "127.9.9.9:0", "localhost:1", "[::1]:65535"])
 def test_the_page_of_this_machine_needs_no_token(listen):
-    web = load(None, {}, {"web.listen": listen}).config.web
+    web = load(None, variables({"web.listen": listen})).config.web
     assert web.token() is None
     host, port = web.address()
     assert listen in (f"{host}:{port}", f"[{host}]:{port}")
@@ -188,11 +192,11 @@ def test_the_page_of_this_machine_needs_no_token(listen):
     "listen", ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:80", "queue.example:80", "localhost.example:1"]
 )
 def test_a_page_for_other_machines_needs_a_token(listen, refusal):
-    assert refusal(load, None, {}, {"web.listen": listen}) == (
-        "command line: web.listen lets other machines in: name the variable of a token in web.token_env, "
+    assert refusal(load, None, variables({"web.listen": listen})) == (
+        "ORCHESTRATOR_WEB__LISTEN: web.listen lets other machines in: name the variable of a token in web.token_env, "
         "or listen on 127.0.0.1"
     )
-    assert load(None, {}, {"web.listen": listen, "web.token_env": "TOKEN"})
+    assert load(None, variables({"web.listen": listen, "web.token_env": "TOKEN"}))
 
 
 @pytest.mark.parametrize(
@@ -201,8 +205,8 @@ def test_a_page_for_other_machines_needs_a_token(listen, refusal):
      "http://127.0.0.1:80", "127.0.0.1:80/", "a b:1", "-:1", "\u00e4:1", "127.0.0.1:80\n"],
 )  # fmt: skip
 def test_any_other_form_of_an_address_is_refused(listen, refusal):
-    line = refusal(load, None, {}, {"web.listen": listen, "web.token_env": "TOKEN"})
-    assert line.startswith('command line: web.listen must be HOST:PORT, such as "127.0.0.1:8080"')
+    line = refusal(load, None, variables({"web.listen": listen, "web.token_env": "TOKEN"}))
+    assert line.startswith('ORCHESTRATOR_WEB__LISTEN: web.listen must be HOST:PORT, such as "127.0.0.1:8080"')
 
 
 @pytest.mark.parametrize("token", [None, "", "x" * 15, " " * 20, "x" * 15 + "\u00fc", "x" * 15 + "\n\nx"])

@@ -41,9 +41,9 @@ def toml(value: object) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def loads_or_is_refused_in_one_line(path, environ, overrides) -> None:
+def loads_or_is_refused_in_one_line(path, environ) -> None:
     try:
-        loaded = load(path, environ, overrides)
+        loaded = load(path, environ)
     except ConfigError as exc:
         assert str(exc).isprintable()
     else:
@@ -56,7 +56,7 @@ def test_no_document_makes_anything_but_settings_or_one_line(document):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings.toml"
         path.write_text("".join(f"{toml(key)} = {toml(value)}\n" for key, value in document.items()), encoding="utf-8")
-        loads_or_is_refused_in_one_line(path, {}, {})
+        loads_or_is_refused_in_one_line(path, {})
 
 
 @settings(max_examples=200, deadline=None)
@@ -65,16 +65,10 @@ def test_no_bytes_make_anything_but_settings_or_one_line(content):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "settings.toml"
         path.write_bytes(content)
-        loads_or_is_refused_in_one_line(path, {}, {})
+        loads_or_is_refused_in_one_line(path, {})
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.dictionaries(variables, words | numbers.map(str) | st.text(max_size=20), max_size=4))
 def test_no_environment_makes_anything_but_settings_or_one_line(environ):
-    loads_or_is_refused_in_one_line(None, environ, {})
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.sampled_from([*FIELDS]) | st.text(max_size=20), words | st.text(max_size=20), max_size=4))
-def test_no_command_line_makes_anything_but_settings_or_one_line(overrides):
-    loads_or_is_refused_in_one_line(None, {}, overrides)
+    loads_or_is_refused_in_one_line(None, environ)
