@@ -11,13 +11,13 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, func, or_, select, text, tuple_
+from sqlalchemy import bindparam, func, or_, select, text, tuple_
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.dialect import commits_in_order
 from orchestrator.store.listing import SHOWN, Chosen, chosen_only, results_view
 from orchestrator.store.tables import ENDED as HAS_ENDED
-from orchestrator.store.tables import prompt_states, replies
+from orchestrator.store.tables import LAST_REPLY, prompt_states, replies
 from orchestrator.store.windows import FIRST_ID
 
 if TYPE_CHECKING:
@@ -66,10 +66,9 @@ class Earlier:
     newest_reply: int
 
 
-_LAST_REPLY = and_(replies.c.prompt_id == prompt_states.c.prompt_id, replies.c.seq == prompt_states.c.replies)
 _LIST_EARLIER = (
     select(*_PLACE)
-    .outerjoin(replies, _LAST_REPLY)
+    .outerjoin(replies, LAST_REPLY)
     .where(
         text(f"prompt_states.{HAS_ENDED}"),
         tuple_(*_PLACE) > tuple_(bindparam("after_ms"), bindparam("after_status"), bindparam("after_id")),
@@ -97,7 +96,7 @@ _LIST_IDS = select(replies.c.id).where(_WITHIN).order_by(replies.c.id).limit(LOO
 _LIST_REPLIED = (
     select(*_END)
     .select_from(replies)
-    .join(prompt_states, _LAST_REPLY)
+    .join(prompt_states, LAST_REPLY)
     .where(_WITHIN, prompt_states.c.status.in_(REPLIED))
 )
 _NEWEST = select(func.coalesce(func.max(replies.c.id), 0))

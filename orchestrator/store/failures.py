@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Integer, and_, func, literal_column, select
+from sqlalchemy import Integer, func, literal_column, select
 
 from orchestrator.store.dialect import utf8
-from orchestrator.store.tables import prompt_states, prompts, replies
+from orchestrator.store.tables import LAST_REPLY, prompt_states, prompts, replies
 from orchestrator.store.windows import windows, within_window
 
 if TYPE_CHECKING:
@@ -57,12 +57,11 @@ def _grouped(tag: str | None) -> Select[Any]:
     one, chars = (literal_column(str(number), Integer) for number in (1, MESSAGE_CHARS))  # not to differ by position
     message = func.substr(replies.c.error_message, one, chars)
     reason = (replies.c.fault, replies.c.status_code, replies.c.error_code, message)
-    last = and_(replies.c.prompt_id == prompt_states.c.prompt_id, replies.c.seq == prompt_states.c.replies)
     grouped = (
         select(func.count(), *reason, func.min(prompts.c.custom_id), func.max(replies.c.batch_id))
         .select_from(prompt_states)
         .join(prompts, prompts.c.id == prompt_states.c.prompt_id)
-        .outerjoin(replies, last)
+        .outerjoin(replies, LAST_REPLY)
         .where(prompt_states.c.status == "failed")
         .where(*within_window(prompt_states.c.prompt_id), *within_window(prompts.c.id))
         .group_by(*reason)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import select, update
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.core.states import PROMPT_MOVES, before
-from orchestrator.store.tables import prompt_states, prompts, replies
+from orchestrator.store.tables import LAST_REPLY, prompt_states, prompts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,7 @@ async def list_selected(connection: AsyncConnection, selection: Selection, first
     if selection.custom_ids:
         found = found.where(prompts.c.custom_id.in_(selection.custom_ids))
     if selection.faults:
-        last = and_(replies.c.prompt_id == prompt_states.c.prompt_id, replies.c.seq == prompt_states.c.replies)
-        found = found.join(replies, last).where(replies.c.fault.in_(selection.faults))
+        found = found.join(replies, LAST_REPLY).where(replies.c.fault.in_(selection.faults))
     rows = await connection.execute(found.order_by(prompt_states.c.prompt_id).limit(PAGE_ROWS))
     return [prompt_id for (prompt_id,) in rows]
 

@@ -19,6 +19,7 @@ from orchestrator.store.tables import (
     ACTIVE,
     CLOSED,
     ENDED,
+    LAST_REPLY,
     WITH_FILES,
     batch_states,
     chores,
@@ -104,10 +105,9 @@ async def prune_prompts(connection: AsyncConnection, prompt_ids: Sequence[int], 
 
 async def _still_expired(connection: AsyncConnection, prompt_ids: Sequence[int], before_ms: int) -> list[Ended]:
     """Those that nobody has queued again since they were listed."""
-    last = (replies.c.prompt_id == prompt_states.c.prompt_id) & (replies.c.seq == prompt_states.c.replies)
     found = (
         select(prompt_states.c.prompt_id, prompt_states.c.status, replies.c.prompt_tokens, replies.c.completion_tokens)
-        .outerjoin(replies, last)
+        .outerjoin(replies, LAST_REPLY)
         .where(prompt_states.c.prompt_id.in_(prompt_ids), prompt_states.c.status.in_(PROMPT_ENDS))
         .where(prompt_states.c.finished_at_ms < before_ms)
         .with_for_update(of=prompt_states, skip_locked=True)
