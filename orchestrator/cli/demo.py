@@ -31,14 +31,15 @@ LOOK_SECONDS = 0.25
 DEADLINE_SECONDS = 60.0
 ANSWERS_SHOWN = 5
 API_KEY = "demo"
+BATCH_COLUMNS = ("id", "endpoint", "status", "lines", "lines_done", "lines_failed", "lines_resent")
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How it went: results by custom_id, rows of batches, and how long it took."""
+    """How it went: results by custom_id, batches in their order, and how long it took."""
 
     results: dict[str, dict[str, Any]]
-    batches: Sequence[Sequence[Any]]
+    batches: Sequence[dict[str, Any]]
     seconds: float
 
     def surprises(self) -> list[str]:
@@ -142,12 +143,13 @@ async def _answer(database: Database, loaded: Loaded, folder: Path) -> None:
 
 async def _read_end(database: Database, seconds: float) -> End:
     from orchestrator.store.listing import RESULT_COLUMNS, Chosen, read_results  # noqa: PLC0415
-    from orchestrator.store.overview import list_batches  # noqa: PLC0415
+    from orchestrator.store.timeline import list_batches  # noqa: PLC0415
     from orchestrator.store.windows import FIRST_ID  # noqa: PLC0415
 
     page = await database.read(partial(read_results, chosen=Chosen(), first_id=FIRST_ID, limit=len(prompts())))
     records = [dict(zip(RESULT_COLUMNS, row, strict=True)) for row in page.rows]
-    return End({record["custom_id"]: record for record in records}, await database.read(list_batches), seconds)
+    batches = await database.read(partial(list_batches, before_id=None, limit=len(prompts())))
+    return End({record["custom_id"]: record for record in records}, batches[::-1], seconds)
 
 
 # ---------------------------------------------------------------- while it runs
@@ -198,7 +200,6 @@ def _drawn(counts: dict[str, int], batches: int) -> Any:  # noqa: ANN401 - whate
 
 def _show(folder: Path, end: End) -> None:
     from orchestrator.cli.tables import show_table  # noqa: PLC0415
-    from orchestrator.store.overview import BATCH_COLUMNS  # noqa: PLC0415
 
     click.echo()
     answers = [record for record in end.results.values() if record["answer"]][:: len(end.results) // ANSWERS_SHOWN]
@@ -206,7 +207,8 @@ def _show(folder: Path, end: End) -> None:
     failures = [record for record in end.results.values() if record["status"] == "failed"]
     columns = ("custom_id", "fault", "attempts", "error_message")
     show_table("failures, with reasons", columns, [[each[name] for name in columns] for each in failures])
-    show_table("batches", [name.removeprefix("lines_") for name in BATCH_COLUMNS], end.batches)
+    heads = [name.removeprefix("lines_") for name in BATCH_COLUMNS]
+    show_table("batches", heads, [[batch[name] for name in BATCH_COLUMNS] for batch in end.batches])
     _say_how_it_went(end)
     click.echo(closing(folder))
 

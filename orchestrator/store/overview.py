@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import column, exists, func, select, table, text
+from sqlalchemy import exists, func, select, text
 
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.dialect import utf8
@@ -15,18 +15,13 @@ from orchestrator.store.tables import ACTIVE, batch_states, lanes, prompt_states
 from orchestrator.store.windows import windows, within_window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 REPLIES_LOOKED_AT = 1000
-BATCH_COLUMNS = ("id", "endpoint", "status", "lines", "lines_done", "lines_failed", "lines_resent")
 
 MOST_TAGS = 10_000
 """Counted each by itself, 1 kB of memory for one: users give every prompt a tag of its own."""
-
-_batches = table("batches", *(column(name) for name in BATCH_COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +131,6 @@ async def list_active_batches(connection: AsyncConnection) -> list[ActiveBatch]:
     shown = [columns[field.name] for field in fields(ActiveBatch)]
     found = select(*shown).join(lanes, lanes.c.id == batch_states.c.lane_id).where(text(f"batch_states.{ACTIVE}"))
     return [ActiveBatch(*row) for row in await connection.execute(found.order_by(batch_states.c.id))]
-
-
-async def list_batches(connection: AsyncConnection) -> list[Sequence[Any]]:
-    """BATCH_COLUMNS of every batch, oldest first."""
-    return list(await connection.execute(select(_batches).order_by(_batches.c.id)))
 
 
 async def list_trouble(connection: AsyncConnection, limit: int) -> list[Trouble]:
