@@ -38,10 +38,10 @@ def toml(tables):
 
 
 async def until(condition, what="", seconds=DEADLINE_SECONDS):
-    """Wait until `condition()` is true; fail when the deadline passes."""
+    """Wait until `condition()` is true; fail when the deadline passes, with `what`, or what that tells by then."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"never came true: {what or condition}"
+        assert time.monotonic() < end, f"never came true: {what() if callable(what) else what or condition}"
         await asyncio.sleep(LOOK_SECONDS)
 
 

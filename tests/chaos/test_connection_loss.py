@@ -71,7 +71,7 @@ async def sail(quick_folder, postgres_url):
 async def arrived(fleet):
     """Every prompt was answered and paid for once, and nothing broke that is not meant to."""
     queue = fleet.queue
-    await until(lambda: not fleet.is_busy(), fleet.log_text()[-2000:], PATIENCE_SECONDS)
+    await until(lambda: not fleet.is_busy(), lambda: fleet.log_text()[-2000:], PATIENCE_SECONDS)
     open_batches = "SELECT count(*) FROM batches WHERE status NOT IN ('settled', 'discarded')"
     await until(lambda: queue.value(open_batches) == 0, "every batch is closed", PATIENCE_SECONDS)
     ledger = fleet.sandbox.ledger

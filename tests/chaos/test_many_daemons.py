@@ -109,7 +109,7 @@ async def test_four_daemons_killed_and_frozen_at_random_lose_nothing_and_pay_not
         tell(f"deed {number + 1}: {queue.count('done')} answered")
     fleet.wake()
     fleet.sandbox.faults.clear()
-    await until(lambda: not fleet.is_busy(), fleet.log_text()[-2000:], PATIENCE_SECONDS)
+    await until(lambda: not fleet.is_busy(), lambda: fleet.log_text()[-2000:], PATIENCE_SECONDS)
     open_batches = "SELECT count(*) FROM batches WHERE status NOT IN ('settled', 'discarded')"
     await until(lambda: queue.value(open_batches) == 0, "every batch is closed", PATIENCE_SECONDS)
     ledger = fleet.sandbox.ledger
