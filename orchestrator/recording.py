@@ -19,10 +19,10 @@ _STATUS = {
 }
 
 
-def settled(context: Context, member: Member, outcome: Outcome, batch_id: int) -> Entry:
+def settled(context: Context, member: Member, outcome: Outcome, batch_id: int, *, account_works: bool = False) -> Entry:
     """What becomes of a prompt of this batch, by the rules of `core.retry`."""
     history = History(member.attempts, member.returns, member.forgiven)
-    decision = decide(outcome.fault, history, context.retry_policy(), context.dice)
+    decision = decide(outcome.fault, history, context.retry_policy(), context.dice, account_works=account_works)
     return _entry(context, member, outcome, decision, batch_id)
 
 

@@ -48,20 +48,22 @@ class History(msgspec.Struct, frozen=True, gc=False):
     forgiven: int = 0
 
 
-def decide(fault: Fault | None, history: History, policy: Policy, dice: Callable[[], float]) -> Decision:
+def decide(
+    fault: Fault | None, history: History, policy: Policy, dice: Callable[[], float], *, account_works: bool = False
+) -> Decision:
     """Judge one outcome. `dice` gives a number in [0, 1).
 
-    An account's fault costs the prompt nothing (F34); a line that never came back costs a return, not an attempt
-    (F11, F18).
+    An account's fault costs the prompt nothing (F34) unless the account is seen to work: then it costs a return, as a
+    line that never came back does, not an attempt (F11, F18).
     """
     attempts, returns = history.attempts, history.returns
-    if fault is Fault.ACCOUNT:
+    if fault is Fault.ACCOUNT and not account_works:
         return Decision(Verdict.RESEND, attempts, returns)
     if fault is None:
         return Decision(Verdict.KEEP, attempts + 1, returns)
     if fault in FINAL:
         return Decision(Verdict.GIVE_UP, attempts + 1, returns)
-    if fault in RETURNED:
+    if fault in RETURNED or fault is Fault.ACCOUNT:
         earlier, most = returns, policy.max_returns + 1
         returns += 1
     else:

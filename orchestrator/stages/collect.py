@@ -33,13 +33,14 @@ from orchestrator.store.replies import (
     keep_unreadable,
     once_in_batch,
     record,
+    refused_though_others_were_answered,
 )
 from orchestrator.store.tables import batch_states
 from orchestrator.telemetry import further_tenth
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -252,13 +253,15 @@ async def _store_chunk(
     tally, lost = Tally(), list[Outcome]()
     named = [custom_id for _, custom_id, _ in judged if custom_id is not None]
     members = await find_members(connection, list(dict.fromkeys(named)))
+    not_the_accounts = await _not_the_accounts(connection, batch, judged, members)
     ours, others = list[Entry](), list[Left]()
     for position, custom_id, outcome in judged:
         member = members.get(custom_id) if custom_id is not None else None
         if member is None:
             _count_nameless(outcome, tally, lost, is_new=position > cursor.lines)
         elif member.status is PromptStatus.BATCHED and member.batch_id == batch.id:
-            entry = settled(context, member, outcome, batch.id)
+            works = member.prompt_id in not_the_accounts
+            entry = settled(context, member, outcome, batch.id, account_works=works)
             members[custom_id or ""] = _after(entry)
             ours.append(entry)
         else:
@@ -270,6 +273,18 @@ async def _store_chunk(
     _count(ours, tally)
     await _write_counts(connection, batch, cursor, judged[-1].position, tally, len(lost))
     return tally
+
+
+async def _not_the_accounts(
+    connection: AsyncConnection, batch: Batch, judged: Sequence[Judged], members: Mapping[str, Member]
+) -> set[int]:
+    """The prompts whose lines blame an account that is seen to work."""
+    blaming = {custom_id for _, custom_id, outcome in judged if outcome.fault is Fault.ACCOUNT}
+    found = [members[custom_id] for custom_id in members.keys() & blaming]
+    prompt_ids = [member.prompt_id for member in found if member.batch_id == batch.id]
+    if not prompt_ids:
+        return set()
+    return await refused_though_others_were_answered(connection, batch.lane.provider, prompt_ids)
 
 
 def _judged(position: int, line: bytes | Overlong) -> Judged:

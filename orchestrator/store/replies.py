@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from sqlalchemy import bindparam, exists, func, null, select, text, update
 
-from orchestrator.core.model import PromptStatus
+from orchestrator.core.model import Fault, PromptStatus
 from orchestrator.measures import is_listened, measure_once_committed
 from orchestrator.store.database import execute_many, insert_many
 from orchestrator.store.dialect import ENDED, among, announce, listed, storable
-from orchestrator.store.tables import BATCHED, batch_states, prompt_states, prompts, replies
+from orchestrator.store.tables import BATCHED, batch_states, lanes, prompt_states, prompts, replies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,6 +158,35 @@ async def once_in_batch(connection: AsyncConnection, batch_id: int, prompt_ids: 
         .where(replies.c.prompt_id.in_(prompt_ids), replies.c.seq > prompt_states.c.sent_from_seq)
     )
     return {prompt_id for prompt_id, of_batch in await connection.execute(found) if of_batch == batch_id}
+
+
+_LAST_REFUSED = (
+    select(replies.c.prompt_id, func.max(replies.c.batch_id), func.max(replies.c.received_at_ms))
+    .where(among(replies.c.prompt_id, bindparam("refused")), replies.c.fault == Fault.ACCOUNT.value)
+    .group_by(replies.c.prompt_id)
+)
+_SENT_SINCE = (
+    select(batch_states.c.submitted_at_ms, batch_states.c.lines_done - batch_states.c.lines_resent)
+    .join(lanes, lanes.c.id == batch_states.c.lane_id)
+    .where(lanes.c.provider == bindparam("name"), batch_states.c.id > bindparam("made_after"))
+    .where(batch_states.c.submitted_at_ms > bindparam("since_ms"))
+)
+
+
+async def refused_though_others_were_answered(
+    connection: AsyncConnection, provider: str, prompt_ids: Sequence[int]
+) -> set[int]:
+    """Those of these prompts, now refused for the account's sake, that the account is not to blame for.
+
+    They were refused so before, and of what was sent after that no more came back, with them, than was answered.
+    """
+    found = (await connection.execute(_LAST_REFUSED, {"refused": listed(connection, prompt_ids)})).all()
+    if not found:
+        return set()
+    oldest = {"made_after": min(row[1] for row in found), "since_ms": min(row[2] for row in found)}
+    sent = (await connection.execute(_SENT_SINCE, {"name": provider, **oldest})).all()
+    gains = {since_ms: sum(gain for at_ms, gain in sent if at_ms > since_ms) for _, _, since_ms in found}
+    return {prompt_id for prompt_id, _, since_ms in found if gains[since_ms] >= len(prompt_ids)}
 
 
 async def record(connection: AsyncConnection, entries: Sequence[Entry], now_ms: int) -> None:

@@ -57,6 +57,16 @@ def test_an_account_fault_costs_nothing_however_often(attempts, returns, policy)
     assert decision == Decision(Verdict.RESEND, attempts, returns)
 
 
+def test_an_account_fault_costs_a_return_while_the_account_is_seen_to_work():
+    policy, returns = Policy(9, 2, 1, 1), [0]
+    while (found := decide(Fault.ACCOUNT, History(3, returns[-1]), policy, float, account_works=True)) is not None:
+        returns.append(found.returns)
+        assert found.attempts == 3
+        if found.verdict is Verdict.GIVE_UP:
+            break
+    assert returns == [0, 1, 2, 3]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 90), st.integers(0, 90), policies)
 def test_an_answer_is_kept_whatever_came_before(attempts, returns, policy):

@@ -144,6 +144,59 @@ async def test_a_key_that_is_missing_pauses_and_is_taken_up_when_it_is_there(rig
     assert rig.count() == {"done": 1}
 
 
+async def test_a_line_that_alone_is_refused_while_others_are_answered_fails_in_the_end(start):
+    rig = await start(retry={"max_returns": 2})
+    rig.ask("poison", model="m+sandbox-no-credit-always", completion_window="1h")
+    for number in range(8):
+        name = rig.ask(f"q-{number}")
+        await rig.until(lambda name=name: rig.statuses()[name] == "done")
+    await rig.until_idle()
+    found = rig.result("poison")
+    assert (found["status"], found["fault"], found["status_code"], found["attempts"]) == ("failed", "account", 402, 0)
+    assert "status 402" in found["error_message"]
+    assert set(rig.history("poison")) == {"account"}
+    assert rig.state("poison")["returns"] == 3
+    assert rig.count() == {"done": 8, "failed": 1}
+
+
+async def test_a_line_that_alone_is_refused_in_each_of_its_batches_fails_in_the_end(start):
+    rig = await start(retry={"max_returns": 2})
+    rig.ask("poison", model="m+sandbox-unauthorized-always")
+    for number in range(6):
+        name = rig.ask(f"q-{number}")
+        await rig.until(lambda name=name: rig.statuses()[name] == "done")
+    await rig.until_idle()
+    assert rig.count() == {"done": 6, "failed": 1}
+    assert rig.result("poison")["fault"] == "account"
+
+
+async def test_a_line_that_is_refused_while_nothing_is_sent_after_it_costs_nothing_for_ever(start):
+    rig = await start(retry={"max_returns": 0})
+    rig.ask("before")
+    await rig.until_idle()
+    rig.ask("poor", model="m+sandbox-no-credit-always", completion_window="1h")
+    rig.ask("beside")
+    end = rig.clock() + 3600 * 12
+    await rig.until(lambda: rig.clock() > end)
+    assert len(rig.history("poor")) > 20
+    assert (rig.result("poor")["status"] != "failed", rig.state("poor")["returns"]) == (True, 0)
+
+
+async def test_credit_that_lasts_for_a_few_lines_each_time_costs_the_others_nothing(start):
+    rig = await start(sandbox={"credit_lines": 5}, retry={"max_returns": 0})
+    rig.ask_many(20)
+    await rig.until(lambda: rig.count()["done"] == 5)
+    for _ in range(2):
+        end = rig.clock() + 3600
+        await rig.until(lambda end=end: rig.clock() > end)
+        rig.sandbox.provider.simulation.credit = 4
+    await rig.until(lambda: rig.count()["done"] == 13)
+    assert rig.count()["failed"] == 0
+    rig.sandbox.provider.simulation.credit = None
+    await rig.until_idle()
+    assert rig.count() == {"done": 20}
+
+
 async def test_a_401_on_a_poll_or_a_download_drops_nothing(rig):
     rig.faults.add("unauthorized:route=retrieve", times=3)
     rig.faults.add("unauthorized:route=content", times=2)

@@ -72,6 +72,7 @@ from orchestrator.store.replies import (
     list_members,
     once_in_batch,
     record,
+    refused_though_others_were_answered,
     with_members,
 )
 from orchestrator.store.reports import count_by_status, count_queued, is_idle, list_busy_providers, take_pulse
@@ -140,6 +141,12 @@ def first_that_ended(connection):
     return list_earlier(connection, Earlier((NOW_MS, "done", 1 << 62), 1 << 62), BEFORE_ALL_ENDS, 1000)
 
 
+async def refused_again(connection):
+    earlier = Entry(MEMBER, Outcome(Fault.ACCOUNT), 1, PromptStatus.QUEUED, 0, 0)
+    await record(connection, [earlier], NOW_MS)
+    await refused_though_others_were_answered(connection, "p", [1, 2])
+
+
 CALLS = {
     "list_ids": (lambda c: list_ids(c, 5, 9), {KEY}),
     "list_replied": (lambda c: list_replied(c, 5, 9), {KEY}),
@@ -175,6 +182,7 @@ CALLS = {
     "with_members": (lambda c: with_members(c, [1, 2]), {KEY, BATCHED}),
     "once_in_batch": (lambda c: once_in_batch(c, 1, [1, 2]), {REPLIES, KEY}),
     "record": (lambda c: record(c, [ENTRY], NOW_MS), {KEY}),
+    "refused_though_others_were_answered": (refused_again, {KEY, REPLIES}),
     "keep_unreadable": (lambda c: keep_unreadable(c, 1, [Outcome(Fault.UNREADABLE, raw=b"x")], NOW_MS), set()),
     "claim_batches": (claimed(statuses(BatchStatus.PACKING)), {ACTIVE, KEY}),
     "claim of nothing": (claimed(statuses(BatchStatus.SEALED)), {ACTIVE}),
