@@ -174,18 +174,28 @@ class Client:
                 break
         return found
 
-    async def find_batches_of(self, prefix: str, age_seconds: float) -> list[RemoteBatch]:
-        """Batches whose metadata holds a key of this prefix, newest first, back for at least `age_seconds`."""
-        found = []
+    async def find_batches_of(self, prefix: str, since_ms: int, age_seconds: float) -> list[RemoteBatch]:
+        """Batches whose metadata holds a key of this prefix, newest first, of `since_ms` or later.
+
+        That was `age_seconds` ago. What is older by both is left out, so that no clock that is wrong hides a batch; it
+        ends the listing where that is in order.
+        """
+        found, newest_ms = [], 0
         async for item in self._listing("/batches", {"search": prefix}):
             ours = any(value.startswith(prefix) for value in metadata_values(item))
             batch = parse_batch(item)
             if ours and batch is None:
                 raise ReplyLost(f"GET /batches: a batch of {prefix} is there, but its id cannot be used")
-            if batch is not None and ours:
-                found.append(batch)
-            elif batch is not None and self._older(batch, age_seconds + LISTING_SLACK_SECONDS):
+            if batch is None:
+                continue
+            created_at_ms = batch.created_at_ms or 0
+            is_old = created_at_ms < since_ms - LISTING_SLACK_SECONDS * 1000
+            is_old = is_old and self._older(batch, age_seconds + LISTING_SLACK_SECONDS)
+            if is_old and (not ours or created_at_ms < newest_ms):
                 break
+            newest_ms = max(newest_ms, created_at_ms)
+            if ours and not is_old:
+                found.append(batch)
         return found
 
     async def newest_batches(self, search: str) -> AsyncIterator[RemoteBatch]:

@@ -120,17 +120,18 @@ async def _finish(context: Context, restored: Restored, unread: list[Unread]) ->
 async def _look(context: Context, restored: Restored) -> tuple[int, list[Unread]]:
     """How many batches came back or were never seen before, and those whose lines are not all known."""
     prefix = key_prefix(await context.database.read(read_name))
-    age_seconds = context.seconds_since(restored.backed_up_at_ms)
+    since_ms = restored.backed_up_at_ms
+    age_seconds = context.seconds_since(since_ms)
     news, unread = 0, list[Unread]()
     for name in await context.database.read(list_used_providers):
         if name not in context.clients:
             raise ProviderError(UNKNOWN.format(name))
-        for found in await _listed(context.clients[name], prefix, age_seconds):
+        for found in await _listed(context.clients[name], prefix, since_ms, age_seconds):
             news += await _take(context, found, unread)
     return news, unread
 
 
-async def _listed(client: Client, prefix: str, age_seconds: float) -> list[Found]:
+async def _listed(client: Client, prefix: str, since_ms: int, age_seconds: float) -> list[Found]:
     """The queue's batches since the backup, the oldest first, so that a prompt ends up in the last one it was in.
 
     Of several under one key, which should not exist, that which is furthest on comes first.
@@ -138,7 +139,7 @@ async def _listed(client: Client, prefix: str, age_seconds: float) -> list[Found
     if not client.provider.searchable_batches:
         raise ProviderError(BLIND.format(client.provider.name))
     by_key: defaultdict[str, list[RemoteBatch]] = defaultdict(list)
-    for remote in reversed(await client.find_batches_of(prefix, age_seconds)):
+    for remote in reversed(await client.find_batches_of(prefix, since_ms, age_seconds)):
         key = next(value for value in sorted(remote.metadata_values) if value.startswith(prefix))
         by_key[key].append(remote)
     keys = list(by_key)

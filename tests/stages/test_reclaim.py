@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 from aiohttp import web
 from rig import admit, pack, poll, submit
 
+from orchestrator.api import client
 from orchestrator.context import key_prefix, new_key
 from orchestrator.errors import ProviderError
-from orchestrator.stages import reclaim
+from orchestrator.stages import prune, reclaim
 from orchestrator.store.backup import back_up
 from orchestrator.store.restoring import read_name, read_restored
 
@@ -542,6 +544,72 @@ async def test_a_file_that_is_missing_once_at_the_last_look_is_looked_for_again(
     await rig.until_idle()
     assert rig.ledger.creates == 1
     paid_once(rig)
+
+
+async def test_batches_that_were_pruned_long_before_the_backup_are_let_be(lived, monkeypatch):
+    monkeypatch.setattr(client, "PAGE_ITEMS", 2)
+    monkeypatch.setattr(client, "LISTING_PAGES", 2)
+    rig = await lived(retention={"finished_days": 1})
+    for number in range(5):
+        rig.ask(f"old-{number}")
+        await rig.until_idle()
+    rig.clock.advance(3 * 86_400)
+    await rig.run(prune)
+    assert not rig.batches()
+    rig.ask("q")
+    await rig.run(admit)
+    backed_up(rig)
+    await rig.submitted()
+    await restored(rig)
+    contents = rig.ledger.requests["content"]
+    await reclaimed(rig)
+    assert rig.ledger.requests["content"] == contents + 1
+    assert not rig.told("reclaim.stranger")
+    await rig.until_idle()
+    assert rig.ledger.executions["q"] == 1
+
+
+async def test_a_listing_in_another_order_is_read_to_its_end(lived):
+    rig = await lived(through_proxy=True, retention={"finished_days": 1})
+    rig.ask("old")
+    await rig.until_idle()
+    rig.clock.advance(3 * 86_400)
+    await rig.run(prune)
+    rig.ask("q")
+    await rig.run(admit)
+    backed_up(rig)
+    await rig.submitted()
+    await restored(rig)
+
+    def oldest_first(status, headers, body):
+        listed = json.loads(body)
+        listed["data"].reverse()
+        return status, {**headers, "Date": formatdate(rig.clock(), usegmt=True)}, json.dumps(listed).encode()
+
+    rig.proxy.rewrite("GET", "/batches$", oldest_first)
+    await reclaimed(rig)
+    rig.proxy.rewrites.clear()
+    await rig.until_idle()
+    assert rig.ledger.executions["q"] == 1
+
+
+@pytest.mark.parametrize(("since", "years"), [("restored", -3), ("restored", 3), ("always", 3)])
+async def test_a_machine_with_a_wrong_clock_finds_what_was_sent(lived, since, years):
+    rig = await lived()
+    right = rig.clock
+    wrong = replace(rig.context, clock=lambda: right() + years * 365 * 86_400)
+    rig.ask("q")
+    await rig.run(admit)
+    rig.context = wrong if since == "always" else rig.context
+    backed_up(rig)
+    await rig.submitted()
+    rig.clock.advance(3 * 86_400)
+    await restored(rig)
+    rig.context = wrong
+    await reclaimed(rig)
+    rig.context = replace(rig.context, clock=right)
+    await rig.until_idle()
+    assert rig.ledger.executions["q"] == 1
 
 
 @pytest.mark.parametrize("fault", [(), ("bad-list",)])
