@@ -36,7 +36,8 @@ LONGEST_WAIT_SECONDS = 24 * 3600.0
 _LINE = re.compile(r"\bline\s*:?\s*#?(\d{1,9})\b", re.IGNORECASE)
 _NO_FILE_YET = re.compile(r"cannot find file|input file not found|file with id .* not found", re.IGNORECASE)
 _NO_MODEL = re.compile(
-    r"^POST /batches: .*\bmodel\b.*\b(does not exist|not found|no access|not available)", re.IGNORECASE
+    r"^POST /batches: .*\bmodel\b.*\b(does not exist|not found|no access|not available|no longer available|deprecated)",
+    re.IGNORECASE,
 )
 _NOT_FROM_THE_API = re.compile(rb"\s*<|.{0,40}failed to read multipart", re.IGNORECASE)
 _UNVERIFIED = re.compile(r"\bunverified\b", re.IGNORECASE)
@@ -79,12 +80,16 @@ def refusal(call: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     if status >= 500 or status < 400 or status in NO_VERDICTS or _is_no_verdict(status, body):  # noqa: PLR2004
         return ReplyLost(message, status=status, retry_after_seconds=wait)
     line = named_line(said(body))
-    is_absent = status == NOT_FOUND or (status == GONE and not call.startswith("POST "))
-    if _NO_FILE_YET.search(message) or (is_absent and line is None and not _NO_MODEL.search(message)):
+    if _NO_FILE_YET.search(message) or _is_not_there(status, line, message):
         return NotFound(message, status=status)
     if status in (401, 402) or (line is None and (status == FORBIDDEN or is_about_whole_account(message))):
         return AccountBlocked(message, status=status)
     return Rejected(message, status=status, line=line)
+
+
+def _is_not_there(status: int, line: int | None, message: str) -> bool:
+    """What the address names; a line or a model that is not there is the request's own mistake."""
+    return status in (NOT_FOUND, GONE) and line is None and not _NO_MODEL.search(message)
 
 
 def _redirected(status: int, headers: Mapping[str, str]) -> str:

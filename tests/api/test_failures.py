@@ -24,6 +24,7 @@ STATUSES = {
     405: Rejected,
     408: ReplyLost,
     409: ReplyLost,
+    410: NotFound,
     413: Rejected,
     415: Rejected,
     422: Rejected,
@@ -121,12 +122,6 @@ def test_the_text_of_a_refusal_decides_where_the_status_is_ambiguous(status, bod
 def test_the_line_a_refusal_names_is_found(text, line):
     assert named_line(text) == line
     assert refusal("call", 400, {}, text.encode()).line == line
-
-
-@pytest.mark.parametrize("call", ["GET /files/f/content", "GET /batches/b", "DELETE /files/f"])
-def test_what_is_asked_for_and_gone_is_not_found(call):
-    assert type(refusal(call, 410, {}, b"Gone")) is NotFound
-    assert type(refusal("POST /batches", 410, {}, b"Gone")) is Rejected
 
 
 def test_a_number_in_the_call_is_no_line_of_the_file():

@@ -500,8 +500,9 @@ async def test_a_late_line_put_before_where_the_last_full_reading_broke_is_found
     assert rig.ledger.creates == 1
 
 
-async def test_a_file_missing_for_a_while_costs_nothing(rig):
-    rig.faults.add("file-gone", times=4)
+@pytest.mark.parametrize("fault", ["file-gone", "status-410:route=content"])
+async def test_a_file_missing_for_a_while_costs_nothing(rig, fault):
+    rig.faults.add(fault, times=4)
     rig.ask_many(3)
     await rig.until_idle()
     assert rig.ledger.creates == 1

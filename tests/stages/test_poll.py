@@ -74,6 +74,7 @@ POLL_ERRORS = (
     "status-500:route=retrieve",
     "status-429:route=retrieve",
     "status-404:route=retrieve",
+    "status-410:route=retrieve",
     "status-401:route=retrieve",
     "status-403:route=retrieve",
     "reset-before:route=retrieve",

@@ -280,9 +280,17 @@ async def test_a_refusal_that_says_nothing_of_what_was_sent_fails_no_prompt_and_
     assert len(rig.batches()) == 1
 
 
-async def test_a_model_that_is_not_there_fails_by_whatever_status(rig):
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (404, "The model m does not exist or you do not have access to it"),
+        (404, "The model m has been deprecated"),
+        (410, "The model m is no longer available"),
+    ],
+)
+async def test_a_model_that_is_not_there_fails_by_whatever_status(rig, status, text):
     rig.ask_many(2)
-    rig.faults.add("status-404:route=create", text="The model m does not exist or you do not have access to it")
+    rig.faults.add(f"status-{status}:route=create", text=text)
     await rig.until_idle()
     assert rig.count() == {"failed": 2}
     assert rig.ledger.uploads == 1
