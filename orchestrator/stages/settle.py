@@ -62,7 +62,7 @@ async def settle(context: Context) -> Tick:
         left = await context.database.read(partial(count_members, batch_id=batch.id))
         if left and _never_ran(batch):
             await _take_back(context, batch, left)
-        elif left and (not batch.rereads or batch.reread_news or _owes_answers(context, batch)):
+        elif left and (not batch.rereads or batch.reread_news or _owes_lines(context, batch)):
             await _look_again(context, batch, left)
             return Tick(1, more=True)
         elif left:
@@ -161,10 +161,15 @@ def _silence_means(batch: Batch, left: int) -> tuple[Fault, str]:
     return Fault.MISSING, "the batch ended with no line for this prompt in either file"
 
 
-def _owes_answers(context: Context, batch: Batch) -> bool:
-    """More answers are counted than its output has brought, which may lag: they are paid for (F4, F30)."""
+def _owes_lines(context: Context, batch: Batch) -> bool:
+    """More answers are counted than its output has brought, which may lag: they are paid for (F4, F30).
+
+    Or failed lines are, and the file that says why has no name yet.
+    """
     since_ms = context.now_ms() - (batch.ended_at_ms or 0)
-    return (batch.remote_completed or 0) > batch.output_cursor and since_ms < OWED_SECONDS * 1000
+    answers = (batch.remote_completed or 0) > batch.output_cursor
+    failures = batch.error_file_id is None and (batch.remote_failed or 0) > 0
+    return (answers or failures) and since_ms < OWED_SECONDS * 1000
 
 
 async def _look_again(context: Context, batch: Batch, missing: int) -> None:

@@ -98,7 +98,7 @@ MUTATIONS = (
     Mutation(
         "what is missing at the end is read once more from the start",
         "stages/settle.py",
-        "        elif left and (not batch.rereads or batch.reread_news or _owes_answers(context, batch)):",
+        "        elif left and (not batch.rereads or batch.reread_news or _owes_lines(context, batch)):",
         "        elif False:",
         theme="provider",
         test="tests/stages/test_settle.py",

@@ -53,6 +53,45 @@ async def test_answers_that_are_counted_and_never_come_are_given_up(start):
     assert rig.count() == {"done": 2}
 
 
+def hide_error_file(rig, seconds):
+    """The ended batch counts its failed lines and names no file with them, for so long."""
+    since = []
+
+    def unnamed(status, headers, body):
+        told = json.loads(body)
+        if told.get("status") != "completed":
+            return status, headers, body
+        since.append(rig.clock())
+        hidden = {"error_file_id": None} if rig.clock() - since[0] < seconds else {}
+        return status, headers, json.dumps(told | hidden).encode()
+
+    rig.proxy.rewrite("GET", "/batches/[^/]+$", unnamed)
+    return since
+
+
+@pytest.mark.parametrize("minutes", [5, 50])
+async def test_failures_that_are_counted_and_whose_file_is_not_named_yet_are_waited_for(start, minutes):
+    rig = await start(through_proxy=True, sandbox={"dialect": "openai"}, profile="openai")
+    looks = hide_error_file(rig, minutes * 60)
+    rig.ask("bad", model="m+sandbox-bad-request")
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert len(looks) < 20
+    assert rig.count() == {"done": 3, "failed": 1}
+    assert rig.history("bad") == ["invalid"]
+    assert set(rig.ledger.executions.values()) == {1}
+
+
+async def test_failures_that_are_counted_and_never_named_are_given_up(start):
+    rig = await start(through_proxy=True, sandbox={"dialect": "openai"}, profile="openai")
+    hide_error_file(rig, 10**9)
+    rig.ask("once", model="m+sandbox-fail-once")
+    rig.ask_many(3)
+    await rig.until_idle()
+    assert rig.count() == {"done": 4}
+    assert rig.history("once") == ["missing", None]
+
+
 async def test_a_cancelled_batch_whose_first_look_named_no_file_has_its_answers_read(start):
     rig = await start(through_proxy=True, sandbox={"dialect": "openai"}, profile="openai")
     rig.faults.add("cancelled-by-provider:share=0.5")
