@@ -87,12 +87,25 @@ def limits_of(config: Config, provider: Provider) -> Limits:
 
 
 @dataclass(slots=True)
+class Trust:
+    """A wall clock against the steady one, by seconds that it is ahead of it.
+
+    `trusted` is how far while nothing is wrong; after a jump `seen` is how far now, and `since` which steady time.
+    """
+
+    trusted: float | None = None
+    seen: float = 0.0
+    since: float | None = None
+
+
+@dataclass(slots=True)
 class Pruning:
-    """What was deleted since the log last told of it, and when that was (Unix milliseconds)."""
+    """What was deleted since the log last told of it, and when that was (Unix milliseconds); the clock it goes by."""
 
     prompts: int = 0
     batches: int = 0
     told_at_ms: int = 0
+    trust: Trust = field(default_factory=Trust)
 
 
 @dataclass(slots=True)

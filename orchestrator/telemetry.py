@@ -319,6 +319,13 @@ EVENTS: dict[str, Event] = {
         "custom_id of it was given to another question after the backup, its answer belongs to that one: compare.",
     ),
     "reclaim.done": Event("info", "Nothing more turned up: the queue goes on from here.", "unreadable"),
+    "prune.clock_jumped": Event(
+        "warning",
+        "The machine's clock has jumped ahead by more than an hour: nothing is deleted for its age until it has stayed "
+        "there for an hour.",
+        "ahead_seconds, pause_seconds",
+        "Nothing if the clock is right now; else let NTP set it within that time, lest young prompts count as old.",
+    ),
     "prune.pruned": Event(
         "info",
         "Prompts and batches older than `retention.finished_days` were deleted; at most one line a minute.",

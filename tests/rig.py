@@ -27,16 +27,25 @@ PLAIN = re.compile(r"^[^+]*$|-once$|-\d$")
 
 
 class Clock:
-    """Starts a little after now, since triggers stamp new rows with the real time."""
+    """Starts a little after now, since triggers stamp new rows with the real time. `ahead`: how far it was set."""
 
     def __init__(self):
         self.now = float(int(time.time()) + 3600)
+        self.ahead = 0.0
 
     def __call__(self):
         return self.now
 
     def advance(self, seconds):
         self.now += seconds
+
+    def jump(self, seconds):
+        self.now += seconds
+        self.ahead += seconds
+
+    def steady(self):
+        """Seconds that nobody sets."""
+        return self.now - self.ahead
 
 
 def chat_body(text, model=MODEL, system=None):
@@ -256,7 +265,7 @@ async def open_rig(
         clients = {name: Client(provider) for name, provider in config.providers.items()}
         for client in clients.values():
             stack.push_async_callback(client.close)
-        context = Context(config, database, clients, owner, clock, dice)
+        context = Context(config, database, clients, owner, clock, dice, steady=clock.steady)
         events = stack.enter_context(structlog.testing.capture_logs())
         yield Rig(path, clock, served, proxy, context, events)
 

@@ -20,6 +20,7 @@ async def rig(postgres_url, monkeypatch):
 
 class Ahead:
     seconds = 0.0
+    steady = staticmethod(time.monotonic)
 
     def __call__(self):
         return time.time() + self.seconds

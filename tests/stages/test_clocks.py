@@ -22,7 +22,7 @@ async def test_a_batch_is_adopted_although_the_clock_was_set_back_meanwhile(rig)
     rig.faults.add("create-lost-reply", times=1)
     rig.ask_many(3)
     await rig.submitted()
-    rig.clock.advance(-12 * HOUR_SECONDS)
+    rig.clock.jump(-12 * HOUR_SECONDS)
     await rig.until_idle()
     assert rig.count() == {"done": 3}
     assert rig.ledger.creates == 1
@@ -50,7 +50,8 @@ async def test_work_in_hand_is_not_taken_over_by_our_own_process_when_the_clock_
     working = asyncio.create_task(stage(rig.context))
     await held.reached.wait()
     for _ in range(6):
-        await rig.later(stage, seconds=2 * HOUR_SECONDS)
+        rig.clock.jump(2 * HOUR_SECONDS)
+        await rig.run(stage)
     held.open.set()
     assert (await working).moved == 1
     await rig.until_idle()

@@ -74,6 +74,40 @@ async def test_what_is_younger_or_has_not_ended_stays(start):
     assert set(rig.statuses()) == {"young", "waiting", "batched"}
 
 
+async def test_what_is_old_only_by_a_clock_that_has_jumped_ahead_stays_until_it_is_set_right(start):
+    rig = await start(retention=SHORT)
+    await every_end(rig)
+    await rig.run(prune)
+    before = held(rig)
+    rig.clock.jump(3 * DAY_SECONDS)
+    for _ in range(5):
+        await rig.later(prune, seconds=600)
+    (told,) = rig.told("prune.clock_jumped")
+    assert (told["ahead_seconds"], told["log_level"]) == (3 * DAY_SECONDS, "warning")
+    rig.clock.jump(-3 * DAY_SECONDS)
+    for _ in range(20):
+        await rig.later(prune, seconds=600)
+    assert held(rig) == before
+    assert len(rig.told("prune.clock_jumped")) == 1
+    await two_days_later(rig)
+    assert held(rig) == dict.fromkeys(TABLES, 0)
+
+
+async def test_a_clock_that_jumped_ahead_and_stays_there_is_believed(start):
+    rig = await start(retention=SHORT)
+    await every_end(rig)
+    await rig.run(prune)
+    rig.clock.jump(2 * DAY_SECONDS)
+    await rig.run(prune)
+    await rig.later(prune, seconds=3000)
+    rig.clock.jump(DAY_SECONDS)
+    await rig.later(prune, seconds=3000)
+    assert len(rig.told("prune.clock_jumped")) == 2
+    assert held(rig)["prompts"] == 5
+    await rig.later(prune, seconds=3601)
+    assert held(rig)["prompts"] == 0
+
+
 async def test_nothing_is_deleted_unless_it_is_asked_for(rig):
     await every_end(rig)
     before = held(rig)
