@@ -1,14 +1,19 @@
-"""Several daemons tell their leases by their own clocks: each compares its clock with that of the database's server."""
+"""Clocks that are wrong. One that is set back has what was scheduled brought forward, which would wait as much longer.
+
+Several daemons tell their leases by their own clocks: each compares its clock with that of the database's server.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import StoreError
 from orchestrator.lease import LEASE_SECONDS
 from orchestrator.store.postgresql import read_server_ms
+from orchestrator.store.schedule import bring_forward, read_latest_ms
 from orchestrator.telemetry import record, worth_telling
 
 if TYPE_CHECKING:
@@ -18,6 +23,37 @@ LOOK_SECONDS = 60.0
 BOUND_SECONDS = LEASE_SECONDS / 4
 """A lease is renewed when a quarter of it is over. Two clocks that are wrong by this much, one ahead and one behind,
 leave the last quarter."""
+BACK_SECONDS = 60.0
+"""A clock that lost less since the last look holds up nothing that matters."""
+
+
+async def heed_past(context: Context) -> None:
+    """At the start: what was seen already lies in the future of a clock that was set back meanwhile."""
+    back_ms = await context.database.read(read_latest_ms) - context.now_ms()
+    await _set_back(context, back_ms / 1000)
+
+
+async def watch_jumps(context: Context) -> None:
+    """Compare the machine's clock with the steady one every minute, until cancelled."""
+    ahead = context.clock() - context.steady()
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        with contextlib.suppress(StoreError):
+            ahead = await followed(context, ahead)
+
+
+async def followed(context: Context, ahead: float) -> float:
+    """How far the clock is ahead of the steady one now, `ahead` at the last look."""
+    ahead_now = context.clock() - context.steady()
+    await _set_back(context, ahead - ahead_now)
+    return ahead_now
+
+
+async def _set_back(context: Context, seconds: float) -> None:
+    if seconds > BACK_SECONDS:
+        forward = partial(bring_forward, back_ms=int(seconds * 1000), now_ms=context.now_ms())
+        await context.database.write(forward)
+        record("daemon.clock_set_back", seconds=round(seconds))
 
 
 async def watch_clock(context: Context) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import __version__
 from orchestrator.api.client import Client
-from orchestrator.clocks import watch_clock
+from orchestrator.clocks import heed_past, watch_clock, watch_jumps
 from orchestrator.config import Config, Loaded, effective
 from orchestrator.context import Context, Tick, key_prefix, new_key
 from orchestrator.errors import StoreError
@@ -84,6 +84,7 @@ class Daemon:
         watches = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
         watches.append(asyncio.create_task(report(self.vitals, os.environ)))
         watches.append(asyncio.create_task(watch_clock(self.context)))
+        watches.append(asyncio.create_task(watch_jumps(self.context)))
         if until_idle:
             watches.append(asyncio.create_task(self._watch_for_idle()))
         if self.context.config.web.listen:
@@ -235,6 +236,7 @@ async def prepare(context: Context) -> int:
     alone = context.database.is_sqlite  # on PostgreSQL other daemons hold theirs; a dead one's run out
     released = await context.database.write(release_all_leases) if alone else 0
     await context.database.write(forget_limits)
+    await heed_past(context)
     for name in await context.database.read(list_busy_providers):
         if name not in context.clients:
             record("daemon.provider_missing", provider=name)

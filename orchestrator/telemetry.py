@@ -54,6 +54,12 @@ EVENTS: dict[str, Event] = {
         "Let NTP set the clocks of all machines. ahead_seconds is how far this one is ahead of the server's.",
     ),
     "daemon.clock_agrees": Event("info", "The clocks agree again.", "looks"),
+    "daemon.clock_set_back": Event(
+        "warning",
+        "The machine's clock was set back: polls, pauses and holds that were scheduled by it are brought forward.",
+        "seconds",
+        "Nothing if the clock is right now.",
+    ),
     "daemon.idle": Event("info", "Every prompt has ended; `--until-idle` stops here.", "done, failed, cancelled"),
     "daemon.stopping": Event("info", "A signal asked for a stop; ticks in hand are finished.", "signal, grace_seconds"),
     "daemon.stopped": Event("info", "The daemon has stopped; nothing is lost, the next start goes on.", "seconds"),
