@@ -123,7 +123,7 @@ class Context:
     `looks` are the kinds of batches that the look in the next step of the event loop asks for.
     `resting` are the providers that are not asked to delete files now, each with the time until which (Unix ms);
     `reread` says how far the last full reading of a batch's file came, so that one that breaks off goes on there, and
-    `missed` how many looks in a row found that file, or the batch itself, gone;
+    `missed` how many looks in a row found that file, or the batch itself, gone, or its upload to have left no file;
     `strangers` remote batches of this queue that hold no prompt it still has, and `unread` those whose lines cannot be
     known, each with the steady time since when; `speakers`, by event and provider, the
     batch whose failure the log told last, when (Unix ms), and how many of others were left out since.

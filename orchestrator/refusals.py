@@ -48,7 +48,7 @@ async def refuse(context: Context, batch: Batch, error: Rejected) -> bool:
     blamed = await _blamed(context, batch, error, [line.prompt_id for line in lines])
     if blamed:
         return await _drop(context, batch, error, blamed, left=len(lines) - len(blamed))
-    await _halve(context, batch, message, [line.prompt_id for line in lines])
+    await halve(context, batch, message, [line.prompt_id for line in lines])
     return True
 
 
@@ -115,14 +115,16 @@ async def _send_rest(connection: AsyncConnection, context: Context, batch: Batch
     await move_batch(connection, batch, after, "submit", key=context.new_key(), tries=0, input_file_id=None)
 
 
-async def _halve(context: Context, batch: Batch, message: str, prompt_ids: Sequence[int]) -> None:
+async def halve(context: Context, batch: Batch, reason: str, prompt_ids: Sequence[int]) -> None:
+    """Make two files of one: it is not known which of its lines is to blame, or whether its size is."""
+
     async def work(connection: AsyncConnection) -> None:
         other = await insert_sealed(connection, context.new_key(), batch.lane_id, context.now_ms())
         await move_lines(connection, batch.id, prompt_ids[len(prompt_ids) // 2], other)
         await _send_rest(connection, context, batch, left=1)
 
     await context.database.write(work)
-    tell("submit.split", batch=batch.id, key=batch.key, lines=len(prompt_ids), reason=message)
+    tell("submit.split", batch=batch.id, key=batch.key, lines=len(prompt_ids), reason=reason)
 
 
 async def _lower_limit(context: Context, batch: Batch, message: str, lines: int, nbytes: int) -> None:

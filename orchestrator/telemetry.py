@@ -159,9 +159,10 @@ EVENTS: dict[str, Event] = {
     ),
     "submit.split": Event(
         "warning",
-        "The provider refused a file without naming a line: halved to find it.",
+        "The provider refused a file without naming a line, or it does not get through though the provider answers: "
+        "halved, to find the line or the size.",
         f"{_BATCH}, lines, reason",
-        "Nothing; the line that is to blame will be named.",
+        "Nothing; the line that is to blame will be named. If it does not get through, lower packing.max_bytes.",
     ),
     "submit.limit_lowered": Event(
         "warning",

@@ -50,7 +50,7 @@ class Spoiling:
 
 
 class Proxy:
-    """`target` gives the path and query under which a request is forwarded."""
+    """`target` gives the path and query under which a request is forwarded; one with more than `most_bytes` is cut."""
 
     def __init__(self, upstream, session):
         self.upstream = upstream.removesuffix("/v1")
@@ -59,6 +59,7 @@ class Proxy:
         self.rewrites = []
         self.spoilings = []
         self.target = lambda request: request.path_qs
+        self.most_bytes = 1 << 40
         self.seen = []
         self.bodies = []
         self.url = ""
@@ -94,7 +95,8 @@ class Proxy:
 
     async def handle(self, request):
         self.seen.append((request.method, request.path_qs, dict(request.headers)))
-        if await self._held(self._gate(request, "before")):
+        too_long = (request.content_length or 0) > self.most_bytes
+        if too_long or await self._held(self._gate(request, "before")):
             return self._cut(request)
         gate = self._gate(request, "mid-request")
         if gate is not None:

@@ -18,10 +18,10 @@ from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError
 from orchestrator.folding import left_out
 from orchestrator.lease import held, keep_lease, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
-from orchestrator.refusals import refuse
+from orchestrator.refusals import halve, refuse
 from orchestrator.store.batches import ON_OPEN_PROVIDER, get_batch, has_remote, move_batch, statuses, update_batch
 from orchestrator.store.providers import clear_pause, next_resume_ms
-from orchestrator.store.queue import cancel_lines, delete_batched_orphans, measure_batch, return_lines
+from orchestrator.store.queue import cancel_lines, delete_batched_orphans, list_lines, measure_batch, return_lines
 from orchestrator.telemetry import record as tell
 from orchestrator.upload import LinesChanged, Upload
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 FORBIDDEN = 403
 FILE_LOOKS = 2
 """Empty listings after which a file counts as not stored. A second copy costs nothing but space (F2)."""
+UPLOADS_IN_VAIN = 6
+"""Uploads in a row that left no file in a listing that answers, after which the file's size may be why: halve it."""
+SMALL_BYTES = 1_000_000
+"""A file that is too small to be halved for its size: an outage of uploads alone would leave very many of them."""
 FILE_TRIES = 5
 """Times a batch is refused for a file that is not visible yet before the file is sent again (F3)."""
 UNDECIDED_SECONDS = 600.0
@@ -128,15 +132,36 @@ async def _look_for_file(context: Context, client: Client, batch: Batch) -> bool
     except NotFound:
         found = []
     except ProviderError as error:
+        del context.missed[_uploading(batch)]
         return await _look_failed(context, batch, error)
     if found:
         tell("submit.adopted", batch=batch.id, key=batch.key, what="file", remote_id=found[0].id)
         await _note_uploaded(context, batch, found[0].id)
         return True
+    if batch.empty_looks + 1 >= FILE_LOOKS and await _halved_for_its_size(context, batch):
+        return True
     return await _looked_in_vain(context, batch, "file", FILE_LOOKS, BatchStatus.SEALED)
 
 
+def _uploading(batch: Batch) -> tuple[int, int, str]:
+    return batch.id, 0, batch.key
+
+
+async def _halved_for_its_size(context: Context, batch: Batch) -> bool:
+    """Something on the way may cut whatever is too long for it, without a word: no 413 ever comes (F35)."""
+    context.missed[_uploading(batch)] += 1
+    uploads = context.missed[_uploading(batch)]
+    lines = await context.database.read(partial(list_lines, batch_id=batch.id))
+    if uploads < UPLOADS_IN_VAIN or batch.nbytes <= SMALL_BYTES or len(lines) <= 1:
+        return False
+    del context.missed[_uploading(batch)]
+    reason = f"POST /files: {uploads} uploads in a row got no reply and left no file, though GET /files answers"
+    await halve(context, batch, reason, [line.prompt_id for line in lines])
+    return True
+
+
 async def _note_uploaded(context: Context, batch: Batch, file_id: str) -> None:
+    del context.missed[_uploading(batch)]
     await _move(
         context, batch, BatchStatus.UPLOADED,
         input_file_id=file_id, uploaded_at_ms=context.now_ms(), tries=0, empty_looks=0, last_error=None,

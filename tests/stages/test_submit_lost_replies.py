@@ -244,6 +244,42 @@ async def test_a_proxy_that_breaks_the_upload_is_no_verdict_on_its_lines(rig):
     paid_once(rig, 3)
 
 
+LONG = "x" * 450_000
+
+
+async def test_a_file_that_does_not_get_through_while_the_provider_answers_is_halved_until_it_does(start):
+    rig = await start(through_proxy=True)
+    rig.proxy.most_bytes = 1_100_000
+    names = [rig.ask(f"q-{number}", prompt=f"{LONG}{number}") for number in range(6)]
+    await rig.until_idle()
+    assert rig.count() == {"done": 6}
+    assert rig.ledger.executions == dict.fromkeys(names, 1)
+    assert [told["lines"] for told in rig.told("submit.split")] == [6, 3, 3]
+    assert all(rig.history(name) == [None] for name in names)
+    assert rig.ledger.requests["list-files"] == 3 * 6 * 2
+
+
+@pytest.mark.parametrize(("lines", "prompt"), [(1, LONG * 3), (3, "short")], ids=["one line", "a small file"])
+async def test_what_is_one_line_or_small_is_sent_again_as_it_is(rig, lines, prompt):
+    rig.faults.add("reset-before:route=upload", times=9)
+    for number in range(lines):
+        rig.ask(f"q-{number}", prompt=prompt)
+    await rig.until_idle()
+    assert rig.count() == {"done": lines}
+    assert not rig.told("submit.split")
+    assert rig.ledger.creates == 1
+
+
+async def test_uploads_fail_in_vain_only_while_the_listing_answers(rig):
+    rig.faults.add("reset-before:route=upload", times=9)
+    rig.faults.add("status-503:route=list-files", times=1, after=9)
+    for number in range(3):
+        rig.ask(f"q-{number}", prompt=f"{LONG}{number}")
+    await rig.until_idle()
+    assert not rig.told("submit.split")
+    assert rig.ledger.creates == 1
+
+
 @pytest.mark.parametrize(("times", "uploads"), [(1, 1), (3, 1), (5, 2), (7, 2)])
 async def test_a_file_not_visible_yet_is_waited_for_and_then_sent_again(rig, times, uploads):
     rig.faults.add("file-not-found-on-create", times=times)
