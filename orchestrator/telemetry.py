@@ -283,7 +283,8 @@ EVENTS: dict[str, Event] = {
     ),
     "settle.held": Event(
         "warning",
-        "The provider's quota of waiting tokens is full: the lines are back in the queue, smaller files follow later.",
+        "The provider's quota of waiting tokens is full: the lines are back in the queue, smaller files follow later. "
+        "A prompt that is turned away though it had the quota to itself pays a return.",
         f"{_BATCH}, lines, pause_seconds",
         "Nothing; to lessen it, set the provider's max_active_batches_per_lane lower.",
     ),

@@ -81,8 +81,9 @@ def _never_ran(batch: Batch) -> bool:
 async def _take_back(context: Context, batch: Batch, left: int) -> None:
     """Find out who is to blame for a rejected file: the quota, the model, the lines it names, or the account."""
     complaints = msgspec.json.decode(batch.remote_errors or "[]", type=list[Complaint])
-    if any(_HELD_BACK.search(f"{said.code} {said.message}") for said in complaints):
-        await _hold_lane(context, batch)
+    held_back = next((said for said in complaints if _HELD_BACK.search(f"{said.code} {said.message}")), None)
+    if held_back is not None:
+        await _hold_lane(context, batch, held_back)
         return
     no_model = next((said for said in complaints if said.code == "model_not_found"), None)
     # Line numbers count the file as it was sent: they fit only while no line has left it.
@@ -122,14 +123,20 @@ async def _return_unharmed(connection: AsyncConnection, batch: Batch) -> int:
     return returned
 
 
-async def _hold_lane(context: Context, batch: Batch) -> None:
-    """Put every line back unharmed; the lane goes on later, or when another of its batches has run (F7, F8)."""
+async def _hold_lane(context: Context, batch: Batch, said: Complaint) -> None:
+    """Put every line back; the lane goes on later, or when another of its batches has run (F7, F8).
+
+    Unharmed, but for one that had both the file and the quota to itself: it may be more than the quota will ever hold.
+    """
 
     async def work(connection: AsyncConnection) -> Hold:
         await take_turn(connection)
         hold = await get_hold(connection, batch.lane_id)
-        hold = _longer(context, hold, batch, alone=not await ran_beside(connection, batch))
+        alone = not await ran_beside(connection, batch)
+        hold = _longer(context, hold, batch, alone=alone)
         await hold_lane(connection, batch.lane_id, hold)
+        if alone and batch.lines == 1:
+            await _give_back_page(connection, context, batch, rejected_file(said.code, said.message), settled)
         await _return_unharmed(connection, batch)
         return hold
 

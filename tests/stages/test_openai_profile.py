@@ -276,6 +276,37 @@ async def test_a_file_over_the_whole_quota_is_halved_until_it_fits(start):
     assert all(rig.history(name) == [None] for name in rig.results())
 
 
+async def test_a_prompt_that_alone_is_over_the_quota_fails_in_the_end_and_the_others_are_answered(start):
+    rig = await start(**openai(sandbox={"enqueued_tokens": 150}, retry={"max_attempts": 1, "max_returns": 3}))
+    rig.ask_many(4)
+    rig.ask("giant", prompt="x" * 1000)
+    await rig.until_idle(turns=3000)
+    assert rig.count() == {"done": 4, "failed": 1}
+    found = rig.result("giant")
+    assert (found["status"], found["fault"], found["attempts"]) == ("failed", "missing", 0)
+    assert found["error_code"] == "token_limit_exceeded"
+    assert "Enqueued token limit reached" in found["error_message"]
+    assert rig.history("giant") == ["missing"] * 4
+    assert all(rig.history(f"q-{number}") == [None] for number in range(1, 5))
+    assert rig.told("settle.gave_up")
+
+
+async def test_a_prompt_turned_away_because_others_hold_the_quota_is_charged_nothing(start):
+    rig = await start(
+        **openai(
+            sandbox={"enqueued_tokens": 150, "latency_seconds": 600}, packing={"linger_seconds": 0, "max_lines": 2}
+        ),
+        retry={"max_returns": 0},
+    )
+    rig.ask_many(2)
+    await rig.submitted()
+    await rig.later(poll)
+    rig.ask("late", prompt="x" * 460)
+    await rig.until_idle(turns=3000)
+    assert rig.told("settle.held")
+    assert rig.count() == {"done": 3}
+
+
 async def test_a_held_lane_is_freed_by_the_end_of_another_of_its_batches(start):
     rig = await start(**openai(sandbox={"latency_seconds": 100}))
     rig.ask("first")
