@@ -176,9 +176,9 @@ async def test_a_line_that_is_refused_while_nothing_is_sent_after_it_costs_nothi
     await rig.until_idle()
     rig.ask("poor", model="m+sandbox-no-credit-always", completion_window="1h")
     rig.ask("beside")
-    end = rig.clock() + 3600 * 12
+    end = rig.clock() + 3600 * 3
     await rig.until(lambda: rig.clock() > end)
-    assert len(rig.history("poor")) > 20
+    assert len(rig.history("poor")) > 5
     assert (rig.result("poor")["status"] != "failed", rig.state("poor")["returns"]) == (True, 0)
 
 
