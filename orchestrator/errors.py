@@ -65,11 +65,15 @@ class LeaseLost(StoreError):
 
 
 class ProviderError(OrchestratorError):
-    """One call failed. `status` is the HTTP status, None when there was no reply."""
+    """One call failed. `status` is the HTTP status, None when there was no reply.
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    `retry_after_seconds` is what the server asked for, the larger of header and body (doubleword-api 5), 0 if nothing.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after_seconds: float = 0) -> None:
         super().__init__(hidden(message))
         self.status = status
+        self.retry_after_seconds = retry_after_seconds
 
 
 class NotSent(ProviderError):
@@ -77,19 +81,11 @@ class NotSent(ProviderError):
 
 
 class ReplyLost(ProviderError):
-    """`retry_after_seconds` is what the server asked for (a 503), 0 if nothing."""
-
-    def __init__(self, message: str, *, status: int | None = None, retry_after_seconds: float = 0) -> None:
-        super().__init__(message, status=status)
-        self.retry_after_seconds = retry_after_seconds
+    pass
 
 
 class Throttled(ProviderError):
-    """`retry_after_seconds` is the larger of header and body (doubleword-api 5), 0 if neither said."""
-
-    def __init__(self, message: str, *, status: int | None = None, retry_after_seconds: float = 0) -> None:
-        super().__init__(message, status=status)
-        self.retry_after_seconds = retry_after_seconds
+    pass
 
 
 class AccountBlocked(ProviderError):

@@ -20,6 +20,7 @@ from orchestrator.store.batches import (
     release_leases,
     renew_lease,
 )
+from orchestrator.store.retention import take_chore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS = 120.0
 CRASH_PAUSE_SECONDS = 2.0
+
+
+async def take_on(connection: AsyncConnection, context: Context, chore: str) -> bool:
+    """Whether this chore, which one daemon does for all, is ours for the length of a lease."""
+    return await take_chore(connection, chore, context.owner, context.now_ms(), context.in_ms(LEASE_SECONDS))
 
 
 @contextlib.asynccontextmanager

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.context import Context, Tick
 from orchestrator.core.retry import backoff
-from orchestrator.errors import NotFound, ProviderError, Rejected, ReplyLost, Throttled
+from orchestrator.errors import NotFound, ProviderError, Rejected
 from orchestrator.folding import left_out
-from orchestrator.store.retention import named_by_open_batches, next_with_files, take_chore, update_closed
+from orchestrator.lease import take_on
+from orchestrator.store.retention import named_by_open_batches, next_with_files, update_closed
 from orchestrator.telemetry import record as tell
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.core.remote import RemoteFile
 
 DAY_MS = 86_400_000
-LEASE_SECONDS = 120.0
 LOOK_SECONDS = 60.0
 NOT_FOUND_TRIES = 3
 """Looks at a batch that the provider does not know, before its answers' files are left alone."""
@@ -41,19 +41,13 @@ async def clear(context: Context) -> Tick:
     before_ms = now_ms - retention.remote_files_days * DAY_MS
     look = partial(next_with_files, providers=providers, before_ms=before_ms, now_ms=now_ms)
     batch = await context.database.read(look)
-    if batch is None or not await _mine(context):
+    if batch is None or not await context.database.write(partial(take_on, context=context, chore="clear")):
         return Tick(due_ms=context.in_ms(LOOK_SECONDS))
     try:
         await _clear(context, context.clients[batch.lane.provider], batch)
     except ProviderError as error:
         await _delay(context, batch, error)
     return Tick(1, more=True)
-
-
-async def _mine(context: Context) -> bool:
-    lease = partial(take_chore, name="clear", owner=context.owner)
-    now_ms, until_ms = context.now_ms(), context.in_ms(LEASE_SECONDS)
-    return await context.database.write(partial(lease, now_ms=now_ms, until_ms=until_ms))
 
 
 async def _clear(context: Context, client: Client, batch: Batch) -> None:
@@ -122,7 +116,7 @@ def _foreign(batch: Batch, file: RemoteFile, file_id: str, named: set[str]) -> s
 
 async def _delay(context: Context, batch: Batch, error: ProviderError) -> None:
     """Later, and until then nothing else of this provider: what it refuses once, it refuses for the others, too."""
-    asked = error.retry_after_seconds if isinstance(error, Throttled | ReplyLost) else 0
+    asked = error.retry_after_seconds
     pause = max(asked, backoff(batch.tries, RETRY_BASE_SECONDS, RETRY_MAX_SECONDS, context.dice))
     tries, until_ms = batch.tries + 1, context.in_ms(pause)
     noted = partial(

@@ -18,7 +18,7 @@ from orchestrator.core.lines import Overlong, Reply, Splitter, parse_reply
 from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome, judge
 from orchestrator.core.retry import backoff
-from orchestrator.errors import NotFound, ProviderError, ReplyLost, Throttled
+from orchestrator.errors import NotFound, ProviderError, ReplyLost
 from orchestrator.folding import left_out
 from orchestrator.lease import held
 from orchestrator.pauses import pause_provider
@@ -408,9 +408,8 @@ async def _gave_up(context: Context, batch: Batch, cursor: Cursor, error: Provid
         if isinstance(error, NotFound):
             tell("collect.file_gone", batch=batch.id, key=batch.key, file=cursor.file)
         return True
-    asked = error.retry_after_seconds if isinstance(error, Throttled | ReplyLost) else 0
     longest = max(context.config.polling.max_seconds, RETRY_BASE_SECONDS)
-    pause = max(asked, backoff(batch.tries, RETRY_BASE_SECONDS, longest, context.dice))
+    pause = max(error.retry_after_seconds, backoff(batch.tries, RETRY_BASE_SECONDS, longest, context.dice))
     await context.database.write(
         partial(
             update_batch, batch=batch, tries=tries, next_try_at_ms=context.in_ms(pause), last_error=str(error),

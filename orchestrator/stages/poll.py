@@ -25,7 +25,7 @@ from orchestrator.core.polling import (
     next_step_when_answered,
     shows_nothing_new,
 )
-from orchestrator.errors import NotFound, ProviderError, ReplyLost, StoreError, Throttled
+from orchestrator.errors import NotFound, ProviderError, ReplyLost, StoreError
 from orchestrator.folding import left_out
 from orchestrator.lease import held_together
 from orchestrator.store.batches import move_batch, postpone, statuses, update_batch, update_batches
@@ -250,9 +250,8 @@ async def _poll_failed(context: Context, batch: Batch, error: ProviderError) -> 
     if await _is_gone(context, batch, error):
         await _end_without(context, batch, str(error))
         return
-    asked = error.retry_after_seconds if isinstance(error, Throttled | ReplyLost) else 0
     tries = batch.tries + 1
-    next_ms = max(context.next_poll_ms(), context.in_ms(asked))
+    next_ms = max(context.next_poll_ms(), context.in_ms(error.retry_after_seconds))
     await context.database.write(
         partial(
             update_batch, batch=batch, tries=tries, next_try_at_ms=next_ms, last_error=str(error),

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.context import Context, Tick
+from orchestrator.lease import take_on
 from orchestrator.store.retention import (
     count_pages,
     give_back,
@@ -17,7 +18,6 @@ from orchestrator.store.retention import (
     prune_batches,
     prune_lines,
     prune_prompts,
-    take_chore,
 )
 from orchestrator.telemetry import record as tell
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 DAY_MS = 86_400_000
-LEASE_SECONDS = 120.0
 LOOK_SECONDS = 60.0
 """Between two looks when nothing is left, and between two lines of the log: what is old enough comes in small steps."""
 JUMP_SECONDS = STABLE_SECONDS = 3600.0
@@ -67,7 +66,7 @@ async def _prompts(context: Context, before_ms: int) -> int:
         return 0
 
     async def work(connection: AsyncConnection) -> int:
-        return await prune_prompts(connection, expired, before_ms) if await _mine(connection, context) else 0
+        return await prune_prompts(connection, expired, before_ms) if await take_on(connection, context, "prune") else 0
 
     gone = await context.database.write(work)
     context.pruning.prompts += gone
@@ -82,7 +81,7 @@ async def _batches(context: Context, before_ms: int) -> int:
         return 0
 
     async def work(connection: AsyncConnection) -> tuple[int, int]:
-        if not await _mine(connection, context):
+        if not await take_on(connection, context, "prune"):
             return 0, 0
         lines = await prune_lines(connection, forgotten)
         return lines, 0 if lines else await prune_batches(connection, forgotten)
@@ -99,13 +98,9 @@ async def _space(context: Context) -> int:
         return 0
 
     async def work(connection: AsyncConnection) -> int:
-        return await give_back(connection, surplus) if await _mine(connection, context) else 0
+        return await give_back(connection, surplus) if await take_on(connection, context, "prune") else 0
 
     return await context.database.write(work)
-
-
-async def _mine(connection: AsyncConnection, context: Context) -> bool:
-    return await take_chore(connection, "prune", context.owner, context.now_ms(), context.in_ms(LEASE_SECONDS))
 
 
 def _tell(context: Context, *, caught_up: bool) -> None:

@@ -357,8 +357,7 @@ async def _certainly_refused(context: Context, batch: Batch, back_to: BatchStatu
         await _move(context, batch, back_to, tries=tries, last_error=str(error), last_error_at_ms=context.now_ms())
         await pause_provider(context, batch.lane.provider, str(error), "call")
         return False
-    asked = error.retry_after_seconds if isinstance(error, Throttled) else 0
-    pause = _pause(context, batch, asked)
+    pause = _pause(context, batch, error.retry_after_seconds)
     assert isinstance(error, NotSent | Throttled | NotFound)  # noqa: S101 - the tree in errors.py has no other leaf
     await _move(
         context, batch, back_to,
@@ -370,8 +369,7 @@ async def _certainly_refused(context: Context, batch: Batch, back_to: BatchStatu
 
 async def _look_failed(context: Context, batch: Batch, error: ProviderError) -> bool:
     """A listing that fails proves nothing: look again later."""
-    asked = error.retry_after_seconds if isinstance(error, Throttled | ReplyLost) else 0
-    await _delay(context, batch, str(error), _pause(context, batch, asked))
+    await _delay(context, batch, str(error), _pause(context, batch, error.retry_after_seconds))
     return False
 
 
