@@ -149,7 +149,8 @@ async def _read_file(
     context: Context, client: Client, batch: Batch, cursor: Cursor, tally: Tally
 ) -> ProviderError | None:
     """Read a file to its end, storing as it goes; what stopped it early, if anything did."""
-    overlap = context.config.collection.overlap_lines
+    # Less with each failure in a row: a connection that breaks within the overlap each time would get no further.
+    overlap = context.config.collection.overlap_lines >> min(batch.tries, 30)
     read = context.reread.get(_rereading(batch, cursor), 0) if batch.reread else cursor.lines
     wanted_from = max(0, read - overlap)
     skip = wanted_from if client.provider.resume_parameter else 0

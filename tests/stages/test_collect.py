@@ -462,8 +462,9 @@ async def broken_off(request, status, headers, body, carried):
     return reply
 
 
-async def test_the_last_full_reading_goes_on_where_a_connection_broke(start):
-    rig = await start(through_proxy=True, sandbox={"answer_bytes": 1000}, collection={"overlap_lines": 2})
+@pytest.mark.parametrize("overlap", [2, 64])
+async def test_the_last_full_reading_goes_on_where_a_connection_broke(start, overlap):
+    rig = await start(through_proxy=True, sandbox={"answer_bytes": 1000}, collection={"overlap_lines": overlap})
     carried = 20_000
 
     async def cut(request, status, headers, body):
