@@ -173,6 +173,13 @@ EVENTS: dict[str, Event] = {
     "submit.repacked": Event(
         "info", "A batch was dissolved unsent; its lines are packed anew.", f"{_BATCH}, lines, why"
     ),
+    "submit.held": Event(
+        "warning",
+        "The provider takes no more waiting tokens now: the batch was dissolved unsent, smaller files follow later. A "
+        "prompt that is turned away though it had the quota to itself pays a return.",
+        f"{_BATCH}, lines, pause_seconds, reason",
+        "Nothing; to lessen it, set the provider's max_active_batches_per_lane lower.",
+    ),
     "submit.cancelled": Event(
         "info", "A batch was cancelled before it was created: nothing is paid.", f"{_BATCH}, lines"
     ),

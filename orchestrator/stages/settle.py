@@ -7,7 +7,6 @@ doubleword-api 10, trap 5).
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +16,12 @@ from orchestrator.context import Context, Tick
 from orchestrator.core.model import Batch, BatchStatus, Fault, PromptStatus
 from orchestrator.core.outcomes import Outcome, rejected_file, silence
 from orchestrator.core.remote import RemoteState, state_of
-from orchestrator.core.retry import backoff
 from orchestrator.lease import held
 from orchestrator.pauses import pause_provider
+from orchestrator.quota import hold_back, is_over_quota
 from orchestrator.recording import refused, settled
 from orchestrator.store.batches import get_batch, move_batch, statuses, update_batch
-from orchestrator.store.dialect import take_turn
-from orchestrator.store.lanes import Hold, free_lane, get_hold, hold_lane, ran_beside
+from orchestrator.store.lanes import free_lane
 from orchestrator.store.queue import list_lines, return_lines
 from orchestrator.store.replies import count_members, get_members_of, list_members, record
 from orchestrator.store.tables import batch_states
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 OWED_SECONDS = 3600.0
-HOLD_SECONDS, HOLD_MAX_SECONDS = 300.0, 4800.0
-_HELD_BACK = re.compile(r"token_limit_exceeded|enqueued.token", re.IGNORECASE)
 
 
 class Complaint(msgspec.Struct, frozen=True):
@@ -81,9 +77,9 @@ def _never_ran(batch: Batch) -> bool:
 async def _take_back(context: Context, batch: Batch, left: int) -> None:
     """Find out who is to blame for a rejected file: the quota, the model, the lines it names, or the account."""
     complaints = msgspec.json.decode(batch.remote_errors or "[]", type=list[Complaint])
-    held_back = next((said for said in complaints if _HELD_BACK.search(f"{said.code} {said.message}")), None)
-    if held_back is not None:
-        await _hold_lane(context, batch, held_back)
+    over_quota = next((said for said in complaints if is_over_quota(f"{said.code} {said.message}")), None)
+    if over_quota is not None:
+        await _hold_lane(context, batch, over_quota)
         return
     no_model = next((said for said in complaints if said.code == "model_not_found"), None)
     # Line numbers count the file as it was sent: they fit only while no line has left it.
@@ -124,37 +120,9 @@ async def _return_unharmed(connection: AsyncConnection, batch: Batch) -> int:
 
 
 async def _hold_lane(context: Context, batch: Batch, said: Complaint) -> None:
-    """Put every line back; the lane goes on later, or when another of its batches has run (F7, F8).
-
-    Unharmed, but for one that had both the file and the quota to itself: it may be more than the quota will ever hold.
-    """
-
-    async def work(connection: AsyncConnection) -> Hold:
-        await take_turn(connection)
-        hold = await get_hold(connection, batch.lane_id)
-        alone = not await ran_beside(connection, batch)
-        hold = _longer(context, hold, batch, alone=alone)
-        await hold_lane(connection, batch.lane_id, hold)
-        if alone and batch.lines == 1:
-            await _give_back_page(connection, context, batch, rejected_file(said.code, said.message), settled)
-        await _return_unharmed(connection, batch)
-        return hold
-
-    hold = await context.database.write(work)
-    seconds = round((hold.until_ms - context.now_ms()) / 1000)
+    outcome = rejected_file(said.code, said.message)
+    seconds = await context.database.write(partial(hold_back, context=context, batch=batch, outcome=outcome))
     tell("settle.held", batch=batch.id, key=batch.key, lines=batch.lines, pause_seconds=seconds)
-
-
-def _longer(context: Context, hold: Hold, batch: Batch, *, alone: bool) -> Hold:
-    """The hold after one more file was turned away. Files become smaller only when one had the quota to itself.
-
-    Of files sent together the last one may be small, so the largest tells how small they must be.
-    """
-    half = max(1, batch.nbytes // 2)
-    if hold.until_ms > context.now_ms():
-        return Hold(hold.until_ms, hold.times, max(hold.max_bytes or half, half) if alone else hold.max_bytes)
-    seconds = backoff(max(0, hold.times - 1), HOLD_SECONDS, HOLD_MAX_SECONDS, context.dice)
-    return Hold(context.in_ms(seconds), hold.times + 1, half if alone else hold.max_bytes)
 
 
 def _silence_means(batch: Batch, left: int) -> tuple[Fault, str]:

@@ -7,17 +7,20 @@ knows what may already stand at the provider (F1, F2). Nothing that may have bee
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.context import Context, Tick, earliest
 from orchestrator.core.model import Batch, BatchStatus
+from orchestrator.core.outcomes import rejected_file
 from orchestrator.core.remote import RemoteBatch, RemoteState
 from orchestrator.core.retry import backoff
 from orchestrator.errors import AccountBlocked, NotFound, NotSent, ProviderError, Rejected, ReplyLost, Throttled
 from orchestrator.folding import left_out
 from orchestrator.lease import held, keep_lease, require_lease
 from orchestrator.pauses import begin_trial, pause_provider
+from orchestrator.quota import hold_back, is_over_quota
 from orchestrator.refusals import halve, refuse
 from orchestrator.store.batches import ON_OPEN_PROVIDER, get_batch, has_remote, move_batch, statuses, update_batch
 from orchestrator.store.providers import clear_pause, next_resume_ms
@@ -231,10 +234,28 @@ async def _create_failed(context: Context, batch: Batch, error: ProviderError) -
         pause = max(context.config.submission.adopt_interval_seconds, error.retry_after_seconds)
         await _delay(context, batch, str(error), pause)
         return False
+    if isinstance(error, Rejected | Throttled) and is_over_quota(str(error)):
+        await _hold_back(context, batch, error)
+        return False
     if _is_about_file(error) and batch.tries + 1 >= FILE_TRIES:
         await _move(context, batch, BatchStatus.SEALED, key=context.new_key(), tries=0, input_file_id=None)
         return True
     return await _certainly_refused(context, batch, BatchStatus.UPLOADED, error)
+
+
+async def _hold_back(context: Context, batch: Batch, error: ProviderError) -> None:
+    """Some providers tell at once, not by a batch that fails later (provider limits: Azure, LiteLLM)."""
+    now_ms = context.now_ms()
+    asked = replace(batch, submitted_at_ms=now_ms, ended_at_ms=now_ms)
+    outcome = rejected_file(str(error.status), str(error))
+
+    async def work(connection: AsyncConnection) -> int:
+        seconds = await hold_back(connection, context, asked, outcome)
+        await move_batch(connection, batch, BatchStatus.DISCARDED, "submit")
+        return seconds
+
+    seconds = await context.database.write(work)
+    tell("submit.held", batch=batch.id, key=batch.key, lines=batch.lines, pause_seconds=seconds, reason=str(error))
 
 
 def _is_about_file(error: ProviderError) -> bool:

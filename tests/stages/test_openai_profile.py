@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from rig import collect, poll, settle
+from rig import admit, collect, pack, poll, settle, submit
 
 OPENAI = {"sandbox": {"dialect": "openai"}, "profile": "openai"}
 
@@ -265,6 +265,36 @@ async def test_a_batch_over_the_quota_goes_back_unharmed_and_its_lane_alone_is_h
     await rig.until_idle()
     assert rig.count() == {"done": 6}
     assert {row["attempts"] for row in rig.results().values()} == {1}
+
+
+QUOTA_TEXT = "Enqueued token limit reached for m in organization org-1. Limit: 90000 enqueued tokens."
+
+
+@pytest.mark.parametrize("status", [400, 429])
+async def test_a_creation_refused_for_the_quota_fails_no_prompt_and_holds_its_lane_alone(start, status):
+    rig = await start(**openai(retry={"max_attempts": 1, "max_returns": 0}))
+    rig.faults.add(f"status-{status}:route=create", text=QUOTA_TEXT, times=1)
+    rig.ask_many(5)
+    await rig.run(admit, pack, submit)
+    assert rig.count() == {"queued": 5}
+    (held,) = rig.told("submit.held")
+    assert (held["lines"], QUOTA_TEXT in held["reason"]) == (5, True)
+    assert 150 <= held["pause_seconds"] <= 300
+    rig.ask("other", model="another")
+    await rig.turn()
+    assert rig.statuses()["other"] == "batched"
+    await rig.until_idle()
+    assert rig.count() == {"done": 6}
+    assert all(rig.history(name) == [None] for name in rig.results())
+
+
+async def test_a_prompt_that_alone_is_always_refused_for_the_quota_fails_in_the_end(start):
+    rig = await start(**openai(retry={"max_returns": 2}))
+    rig.faults.add("status-400:route=create", text=QUOTA_TEXT, times=1000)
+    rig.ask("giant")
+    await rig.until_idle()
+    assert rig.history("giant") == ["missing"] * 3
+    assert QUOTA_TEXT in rig.result("giant")["error_message"]
 
 
 async def test_a_file_over_the_whole_quota_is_halved_until_it_fits(start):
