@@ -23,8 +23,23 @@ LOOK_SECONDS = 60.0
 BOUND_SECONDS = LEASE_SECONDS / 4
 """A lease is renewed when a quarter of it is over. Two clocks that are wrong by this much, one ahead and one behind,
 leave the last quarter."""
+JUMP_SECONDS = STABLE_SECONDS = 3600.0
+"""A clock that gains more between two looks has jumped, and is believed when it has stayed there for so long."""
 BACK_SECONDS = 60.0
 """A clock that lost less since the last look holds up nothing that matters."""
+
+
+def tells_ages(context: Context) -> bool:
+    """What is old by a clock that has just jumped ahead may be young: it first has to stay where it is (F39)."""
+    trust, ahead, now = context.trust, context.clock() - context.steady(), context.steady()
+    if trust.trusted is None or ahead - trust.trusted <= JUMP_SECONDS:
+        trust.trusted, trust.since = ahead, None
+    elif trust.since is None or abs(ahead - trust.seen) > JUMP_SECONDS:
+        record("daemon.clock_jumped", ahead_seconds=round(ahead - trust.trusted), pause_seconds=STABLE_SECONDS)
+        trust.seen, trust.since = ahead, now
+    elif now - trust.since >= STABLE_SECONDS:
+        trust.trusted, trust.since = ahead, None
+    return trust.since is None
 
 
 async def heed_past(context: Context) -> None:

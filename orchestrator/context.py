@@ -100,12 +100,11 @@ class Trust:
 
 @dataclass(slots=True)
 class Pruning:
-    """What was deleted since the log last told of it, and when that was (Unix milliseconds); the clock it goes by."""
+    """What was deleted since the log last told of it, and when that was (Unix milliseconds)."""
 
     prompts: int = 0
     batches: int = 0
     told_at_ms: int = 0
-    trust: Trust = field(default_factory=Trust)
 
 
 @dataclass(slots=True)
@@ -125,8 +124,9 @@ class Context:
     `reread` says how far the last full reading of a batch's file came, so that one that breaks off goes on there, and
     `missed` how many looks in a row found that file, or the batch itself, gone, or its upload to have left no file;
     `strangers` remote batches of this queue that hold no prompt it still has, and `unread` those whose lines cannot be
-    known, each with the steady time since when; `speakers`, by event and provider, the
-    batch whose failure the log told last, when (Unix ms), and how many of others were left out since.
+    known, each with the steady time since when; `trust` how far the clock is believed;
+    `speakers`, by event and provider, the batch whose failure the log told last, when (Unix ms), and how many of others
+    were left out since.
     """
 
     config: Config
@@ -146,6 +146,7 @@ class Context:
     missed: Counter[tuple[int, int, str]] = field(default_factory=Counter)
     strangers: set[str] = field(default_factory=set)
     unread: dict[str, float] = field(default_factory=dict)
+    trust: Trust = field(default_factory=Trust)
     speakers: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
 
     def now_ms(self) -> int:

@@ -54,6 +54,13 @@ EVENTS: dict[str, Event] = {
         "Let NTP set the clocks of all machines. ahead_seconds is how far this one is ahead of the server's.",
     ),
     "daemon.clock_agrees": Event("info", "The clocks agree again.", "looks"),
+    "daemon.clock_jumped": Event(
+        "warning",
+        "The machine's clock has jumped ahead by more than an hour: nothing is deleted for its age, here or at the "
+        "provider, until it has stayed there for an hour.",
+        "ahead_seconds, pause_seconds",
+        "Nothing if the clock is right now; else let NTP set it within that time, lest young prompts count as old.",
+    ),
     "daemon.clock_set_back": Event(
         "warning",
         "The machine's clock was set back: polls, pauses and holds that were scheduled by it are brought forward.",
@@ -334,13 +341,6 @@ EVENTS: dict[str, Event] = {
         "custom_id of it was given to another question after the backup, its answer belongs to that one: compare.",
     ),
     "reclaim.done": Event("info", "Nothing more turned up: the queue goes on from here.", "unreadable"),
-    "prune.clock_jumped": Event(
-        "warning",
-        "The machine's clock has jumped ahead by more than an hour: nothing is deleted for its age until it has stayed "
-        "there for an hour.",
-        "ahead_seconds, pause_seconds",
-        "Nothing if the clock is right now; else let NTP set it within that time, lest young prompts count as old.",
-    ),
     "prune.pruned": Event(
         "info",
         "Prompts and batches older than `retention.finished_days` were deleted; at most one line a minute.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.clocks import tells_ages
 from orchestrator.context import Context, Tick
 from orchestrator.core.retry import backoff
 from orchestrator.errors import NotFound, ProviderError, Rejected
@@ -36,6 +37,8 @@ async def clear(context: Context) -> Tick:
     retention = context.config.retention
     if retention.remote_files != "delete":
         return Tick()
+    if not tells_ages(context):
+        return Tick(due_ms=context.in_ms(LOOK_SECONDS))
     now_ms = context.now_ms()
     providers = [name for name in context.clients if context.resting.get(name, 0) <= now_ms]
     before_ms = now_ms - retention.remote_files_days * DAY_MS

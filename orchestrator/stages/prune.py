@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.clocks import tells_ages
 from orchestrator.context import Context, Tick
 from orchestrator.lease import take_on
 from orchestrator.store.retention import (
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 DAY_MS = 86_400_000
 LOOK_SECONDS = 60.0
 """Between two looks when nothing is left, and between two lines of the log: what is old enough comes in small steps."""
-JUMP_SECONDS = STABLE_SECONDS = 3600.0
-"""A clock that gains more between two looks has jumped, and is believed when it has stayed there for so long."""
 SPARE_SHARE = 10
 """One page in so many stays free, for the rows that come next."""
 STEP_PAGES = 1000
@@ -39,25 +38,12 @@ async def prune(context: Context) -> Tick:
     days = context.config.retention.finished_days
     if not days:
         return Tick()
-    if not _is_clock_trusted(context):
+    if not tells_ages(context):
         return Tick(due_ms=context.in_ms(LOOK_SECONDS))
     before_ms = context.now_ms() - days * DAY_MS
     moved = await _prompts(context, before_ms) or await _batches(context, before_ms) or await _space(context)
     _tell(context, caught_up=not moved)
     return Tick(moved, more=moved > 0, due_ms=context.in_ms(LOOK_SECONDS))
-
-
-def _is_clock_trusted(context: Context) -> bool:
-    """What is old by a clock that has just jumped ahead may be young: it first has to stay where it is (F39)."""
-    trust, ahead, now = context.pruning.trust, context.clock() - context.steady(), context.steady()
-    if trust.trusted is None or ahead - trust.trusted <= JUMP_SECONDS:
-        trust.trusted, trust.since = ahead, None
-    elif trust.since is None or abs(ahead - trust.seen) > JUMP_SECONDS:
-        tell("prune.clock_jumped", ahead_seconds=round(ahead - trust.trusted), pause_seconds=STABLE_SECONDS)
-        trust.seen, trust.since = ahead, now
-    elif now - trust.since >= STABLE_SECONDS:
-        trust.trusted, trust.since = ahead, None
-    return trust.since is None
 
 
 async def _prompts(context: Context, before_ms: int) -> int:

@@ -56,6 +56,18 @@ async def test_the_days_begin_when_a_batch_is_settled(start):
     assert gone(rig) == []
 
 
+async def test_a_clock_that_has_jumped_ahead_deletes_nothing_until_it_has_stayed_there(start):
+    rig = await start(retention={"remote_files": "delete", "remote_files_days": 2})
+    await settled(rig)
+    await rig.run(clear)
+    rig.clock.jump(3 * DAY_SECONDS)
+    await rig.run(clear)
+    await rig.later(clear, seconds=3599)
+    assert (gone(rig), len(rig.told("daemon.clock_jumped"))) == ([], 1)
+    await rig.later(clear, seconds=1)
+    assert gone(rig) == ["input", "output", "error"]
+
+
 async def test_they_are_kept_unless_it_is_asked_for(rig):
     await settled(rig)
     calls = rig.ledger.requests

@@ -82,13 +82,13 @@ async def test_what_is_old_only_by_a_clock_that_has_jumped_ahead_stays_until_it_
     rig.clock.jump(3 * DAY_SECONDS)
     for _ in range(5):
         await rig.later(prune, seconds=600)
-    (told,) = rig.told("prune.clock_jumped")
+    (told,) = rig.told("daemon.clock_jumped")
     assert (told["ahead_seconds"], told["log_level"]) == (3 * DAY_SECONDS, "warning")
     rig.clock.jump(-3 * DAY_SECONDS)
     for _ in range(20):
         await rig.later(prune, seconds=600)
     assert held(rig) == before
-    assert len(rig.told("prune.clock_jumped")) == 1
+    assert len(rig.told("daemon.clock_jumped")) == 1
     await two_days_later(rig)
     assert held(rig) == dict.fromkeys(TABLES, 0)
 
@@ -102,7 +102,7 @@ async def test_a_clock_that_jumped_ahead_and_stays_there_is_believed(start):
     await rig.later(prune, seconds=3000)
     rig.clock.jump(DAY_SECONDS)
     await rig.later(prune, seconds=3000)
-    assert len(rig.told("prune.clock_jumped")) == 2
+    assert len(rig.told("daemon.clock_jumped")) == 2
     assert held(rig)["prompts"] == 5
     await rig.later(prune, seconds=3601)
     assert held(rig)["prompts"] == 0
