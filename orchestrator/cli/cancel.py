@@ -29,6 +29,7 @@ EPILOG = """\b
                 provider by the running daemon
   batches       the ids of those batches
   not_recalled  sent prompts that share a batch with others: it runs on
+                until those are answered
   unknown       the custom_ids named that no prompt has; the exit code is 1
                 when there is one
 """
@@ -51,8 +52,8 @@ def command(config_path: Path | None, /, *, as_json: bool, **selected: Unpack[Se
     """Cancel prompts that have not ended.
 
     Waiting prompts end at once. Sent ones cannot always be recalled: a batch is cancelled at the provider when nothing
-    else is in it; otherwise it runs on, and these prompts are only not sent again. Answers that were made are kept,
-    since they are paid for. Several selectors narrow each other.
+    else is in it; otherwise it runs on until the others are answered, and these prompts are only not sent again.
+    Answers that were made are kept, since they are paid for. Several selectors narrow each other.
     """
     from orchestrator.cli.opening import with_database  # noqa: PLC0415
 
