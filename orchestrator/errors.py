@@ -70,7 +70,7 @@ class ProviderError(OrchestratorError):
     `retry_after_seconds` is what the server asked for, the larger of header and body (doubleword-api 5), 0 if nothing.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, retry_after_seconds: float = 0) -> None:
+    def __init__(self, message: str, *, status: int | None = None, retry_after_seconds: float = 0.0) -> None:
         super().__init__(hidden(message))
         self.status = status
         self.retry_after_seconds = retry_after_seconds

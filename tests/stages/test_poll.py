@@ -470,12 +470,12 @@ def batches_take(rig, seconds):
 @pytest.fixture
 async def resent(start):
     """A line that failed in the first batch, which a slow one keeps open, is sent again in a second one."""
-    rig = await start(sandbox={"slow_seconds": 9000, "validate_seconds": 100}, retry={"base_seconds": 0})
+    rig = await start(sandbox={"slow_seconds": 1200, "validate_seconds": 100}, retry={"base_seconds": 0})
     rig.ask("both", model="m+sandbox-fail-once")
     rig.ask("slow", model="m+sandbox-slow")
     await rig.submitted()
     await rig.until(lambda: len(rig.batches()) == 2 and rig.batch()["status"] == "submitted")
-    batches_take(rig, 5000)
+    batches_take(rig, 700)
     return rig
 
 
@@ -484,7 +484,7 @@ async def answered_by_the_first(rig):
     failed = [line for line in remote.lines if line.template.custom_id == "both"]
     batches_take(rig, 1)
     rig.sandbox.provider.simulation.retry(remote, failed, rig.clock())
-    batches_take(rig, 5000)
+    batches_take(rig, 700)
     rig.clock.advance(2)
     rig.sql("UPDATE batch_states SET next_try_at_ms = 0 WHERE id = 1")
     await rig.run(poll, collect)
@@ -517,7 +517,7 @@ async def test_its_cancel_is_tried_again_until_it_arrives(resent):
 
 
 async def test_it_is_not_cancelled_for_a_line_that_is_still_wanted(start):
-    rig = await start(sandbox={"latency_seconds": 3000})
+    rig = await start(sandbox={"latency_seconds": 600})
     rig.ask_many(3)
     await rig.submitted()
     await rig.until(lambda: rig.count()["done"])
@@ -528,7 +528,7 @@ async def test_it_is_not_cancelled_for_a_line_that_is_still_wanted(start):
 
 
 async def test_when_only_cancelled_prompts_are_left_their_batch_is_cancelled(start):
-    rig = await start(sandbox={"latency_seconds": 3000})
+    rig = await start(sandbox={"latency_seconds": 600})
     rig.ask_many(3)
     await rig.submitted()
     rig.sql("UPDATE prompt_states SET cancelling = 1 WHERE prompt_id <> 1")
@@ -540,7 +540,7 @@ async def test_when_only_cancelled_prompts_are_left_their_batch_is_cancelled(sta
 
 @pytest.mark.sqlite
 async def test_when_only_replaced_rows_are_left_their_batch_is_cancelled(start):
-    rig = await start(sandbox={"latency_seconds": 3000})
+    rig = await start(sandbox={"latency_seconds": 600})
     rig.ask_many(2)
     await rig.submitted()
     await rig.later(poll, seconds=60)
