@@ -117,6 +117,7 @@ if words[:1] == ["run"] and "--until-idle" not in words:
     sys.exit(0 if code == 3 else code)
 if not {{"--watch", "--follow"}} & {{*words}}:
     os.execv(real, [real, *words])
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background
 with subprocess.Popen([real, *words], stdout=subprocess.PIPE, text=True) as staying:
     print(staying.stdout.readline(), end="", flush=True)
     staying.send_signal(signal.SIGINT)
