@@ -7,8 +7,11 @@ import io
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
 
+from orchestrator.cli.selecting import unknown_tag
+from orchestrator.config.fields import shown
 from orchestrator.core.model import PromptStatus
 from orchestrator.store.listing import AS_BYTES, RESULT_COLUMNS, Chosen, Page, read_results
 from orchestrator.store.overview import newest_prompt
@@ -46,7 +49,7 @@ async def export(
     counts: list[int],
     bar: Bar,
 ) -> None:
-    """Write every chosen result; `counts` counts the lines of each file."""
+    """Write every chosen result, and say so where there is none; `counts` counts the lines of each file."""
     bar.total = newest = await database.read(newest_prompt)
     render = RENDERERS[form]
     if form == "csv":
@@ -58,6 +61,16 @@ async def export(
                 files[rendered[0]].write(rendered[1])
                 counts[rendered[0]] += 1
         bar.show(page.next_id or newest, sum(counts))
+    nothing = None if any(counts) else await unknown_tag(database, chosen.tag) or _nothing(chosen, form)
+    if nothing is not None:
+        click.echo(nothing, err=True)
+
+
+def _nothing(chosen: Chosen, form: str) -> str | None:
+    asked = [] if chosen.tag is None else [f"--tag {shown(chosen.tag)}"]
+    asked += [f"--status {status}" for status in chosen.statuses]
+    asked += ["--format openai"] if form == "openai" else []
+    return f"no results for {' '.join(asked)}" if asked else None
 
 
 async def _pages(database: Database, chosen: Chosen) -> AsyncIterator[Page]:

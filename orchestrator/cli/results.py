@@ -13,7 +13,6 @@ import click
 
 from orchestrator.cli.options import TEXT
 from orchestrator.cli.screen import Bar, Screen, silence_stdout
-from orchestrator.cli.selecting import unknown_tag
 from orchestrator.core.model import PromptStatus
 from orchestrator.core.telling import harmless
 from orchestrator.errors import InputError
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from orchestrator.cli.export import Written
-    from orchestrator.config import Loaded
-    from orchestrator.store.database import Database
     from orchestrator.store.listing import Chosen
 
 FORMATS = ("jsonl", "openai", "csv")
@@ -70,6 +67,7 @@ def command(
     With --follow, prompts come in the order in which they end: done, failed or cancelled. One that is retried comes
     again when it ends again. Redirect standard output to keep them in a file.
     """  # noqa: D301 - click reads the escape
+    from orchestrator.cli.export import export  # noqa: PLC0415
     from orchestrator.cli.opening import require_elsewhere, with_database  # noqa: PLC0415
     from orchestrator.config import load  # noqa: PLC0415
     from orchestrator.store.listing import Chosen  # noqa: PLC0415
@@ -84,7 +82,7 @@ def command(
         require_elsewhere(output, load(config_path, os.environ).config)
     try:
         with _opened(output, form) as files, _bar(output) as bar:
-            with_database(config_path, partial(_export, chosen=chosen, form=form, files=files, counts=counts, bar=bar))
+            with_database(config_path, partial(export, chosen=chosen, form=form, files=files, counts=counts, bar=bar))
             for file in files:
                 file.flush()
     except BrokenPipeError:
@@ -93,34 +91,6 @@ def command(
         raise InputError(f"{output or 'standard output'}: cannot be written: {error.strerror or error}") from error
     if output is not None:
         _tell(output, form, counts)
-
-
-async def _export(
-    database: Database,
-    loaded: Loaded,
-    *,
-    chosen: Chosen,
-    form: str,
-    files: tuple[Written, Written],
-    counts: list[int],
-    bar: Bar,
-) -> None:
-    """Write what was asked for, and say so where there is nothing of it."""
-    from orchestrator.cli.export import export  # noqa: PLC0415
-
-    await export(database, loaded, chosen=chosen, form=form, files=files, counts=counts, bar=bar)
-    nothing = None if any(counts) else await unknown_tag(database, chosen.tag) or _nothing(chosen, form)
-    if nothing is not None:
-        click.echo(nothing, err=True)
-
-
-def _nothing(chosen: Chosen, form: str) -> str | None:
-    from orchestrator.config.fields import shown  # noqa: PLC0415
-
-    asked = [] if chosen.tag is None else [f"--tag {shown(chosen.tag)}"]
-    asked += [f"--status {status}" for status in chosen.statuses]
-    asked += ["--format openai"] if form == "openai" else []
-    return f"no results for {' '.join(asked)}" if asked else None
 
 
 def _check_follow(statuses: Sequence[str], form: str, output: Path | None) -> None:

@@ -150,7 +150,7 @@ async def _read_file(
 ) -> ProviderError | None:
     """Read a file to its end, storing as it goes; what stopped it early, if anything did."""
     # Less with each failure in a row: a connection that breaks within the overlap each time would get no further.
-    overlap = context.config.collection.overlap_lines >> min(batch.tries, 30)
+    overlap = context.config.collection.overlap_lines >> batch.tries
     read = context.reread.get(_rereading(batch, cursor), 0) if batch.reread else cursor.lines
     wanted_from = max(0, read - overlap)
     skip = wanted_from if client.provider.resume_parameter else 0

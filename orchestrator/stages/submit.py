@@ -154,8 +154,10 @@ async def _halved_for_its_size(context: Context, batch: Batch) -> bool:
     """Something on the way may cut whatever is too long for it, without a word: no 413 ever comes (F35)."""
     context.missed[_uploading(batch)] += 1
     uploads = context.missed[_uploading(batch)]
+    if uploads < UPLOADS_IN_VAIN or batch.nbytes <= SMALL_BYTES:
+        return False
     lines = await context.database.read(partial(list_lines, batch_id=batch.id))
-    if uploads < UPLOADS_IN_VAIN or batch.nbytes <= SMALL_BYTES or len(lines) <= 1:
+    if len(lines) <= 1:
         return False
     del context.missed[_uploading(batch)]
     reason = f"POST /files: {uploads} uploads in a row got no reply and left no file, though GET /files answers"
@@ -235,7 +237,7 @@ async def _create_failed(context: Context, batch: Batch, error: ProviderError) -
         await _delay(context, batch, str(error), pause)
         return False
     if isinstance(error, Rejected | Throttled) and is_over_quota(str(error)):
-        await _hold_back(context, batch, error)
+        await _hold_lane(context, batch, error)
         return False
     if _is_about_file(error) and batch.tries + 1 >= FILE_TRIES:
         await _move(context, batch, BatchStatus.SEALED, key=context.new_key(), tries=0, input_file_id=None)
@@ -243,7 +245,7 @@ async def _create_failed(context: Context, batch: Batch, error: ProviderError) -
     return await _certainly_refused(context, batch, BatchStatus.UPLOADED, error)
 
 
-async def _hold_back(context: Context, batch: Batch, error: ProviderError) -> None:
+async def _hold_lane(context: Context, batch: Batch, error: ProviderError) -> None:
     """Some providers tell at once, not by a batch that fails later (provider limits: Azure, LiteLLM)."""
     now_ms = context.now_ms()
     asked = replace(batch, submitted_at_ms=now_ms, ended_at_ms=now_ms)
