@@ -167,5 +167,5 @@ class Daemon:
             assert self.is_running or self.events(name, **facts), self.text()[-3000:]
             return self.events(name, **facts)
 
-        await until(there, f"{name} {facts}", seconds)
+        await until(there, lambda: f"{name} {facts} in\n{self.text()[-3000:]}", seconds)
         return self.events(name, **facts)[0]

@@ -25,7 +25,7 @@ async def test_a_lock_that_nobody_gives_back_holds_up_no_end(make_daemon, sandbo
     daemon = make_daemon(sandbox.url, shutdown={"grace_seconds": grace})
     daemon.queue.ask_many(5)
     await daemon.started()
-    await daemon.told("poll.changed")
+    await daemon.told("submit.submitted")
     with locked(daemon.queue.path):
         await asyncio.sleep(0.5)
         for _ in range(signals):
