@@ -8,6 +8,7 @@ import pytest
 from compiled import share
 from postgres import Databases, Server
 from rig import Clock, Rig, open_rig
+from users import forget_sessions
 
 from orchestrator.memory import collect_seldom
 from orchestrator.store.database import Database
@@ -17,7 +18,7 @@ share()
 
 KINDS = ["sqlite", "postgresql"]
 PROVIDERS_WAYS = {
-    "account", "bytes_on_the_wire", "clocks", "fault_table", "folding", "openai_profile", "replacing",
+    "account", "bytes_on_the_wire", "clear", "clocks", "fault_table", "folding", "openai_profile", "poll", "replacing",
     "submit_lost_replies", "submit_refusals",
 }  # fmt: skip
 """Tests of what a provider may say, which is no matter of the database: SQLite's alone but for `make stages`."""
@@ -36,6 +37,7 @@ def pytest_configure_node(node):
 
 
 def pytest_unconfigure(config):
+    forget_sessions()
     while _SERVERS:
         _SERVERS.pop().close()
 

@@ -16,6 +16,7 @@ from orchestrator.store.queue import Admitted, Line, admit_prompts, take_into_ba
 
 NOW_MS = 1_800_000_000_000
 LANE = Lane("p", "/v1/chat/completions", "24h")
+_SESSIONS: dict[str, psycopg.Connection] = {}
 
 
 class User:
@@ -113,20 +114,43 @@ class Row(tuple):
 
 
 def asked(address, statement, values):
-    """Rows of one statement, run and committed by a connection of its own, as a user's client would."""
+    """Rows of one statement, run and committed by a connection beside the daemon's, as a user's client would."""
     if not str(address).startswith("postgresql:"):
         with contextlib.closing(sqlite3.connect(address, timeout=20)) as connection:
             connection.row_factory = sqlite3.Row
             rows = connection.execute(statement, values).fetchall()
             connection.commit()
             return rows
-    with psycopg.connect(address) as connection:
-        connection.execute("SET TIME ZONE 'UTC'")  # its own options are the address's
-        found = connection.execute(spelled(statement, values), values or None)
-        if found.description is None:
-            return []
-        kind = type("Row", (Row,), {"names": tuple(column.name for column in found.description)})
-        return [kind(map(as_sqlite_has_it, row)) for row in found]
+    session = _session(address)
+    try:
+        return _told_by(session, statement, values)
+    except psycopg.OperationalError:
+        if not session.closed:
+            raise
+        return _told_by(_session(address), statement, values)  # it was cut while nothing was asked
+
+
+def _session(address):
+    """The last one is kept for the next question: to begin one is most of what a question costs a server."""
+    kept = _SESSIONS.get(address)
+    if kept is None or kept.closed:
+        forget_sessions()
+        kept = _SESSIONS[address] = psycopg.connect(address, autocommit=True)
+        kept.execute("SET TIME ZONE 'UTC'")  # its own options are the address's
+    return kept
+
+
+def forget_sessions():
+    while _SESSIONS:
+        _SESSIONS.popitem()[1].close()
+
+
+def _told_by(session, statement, values):
+    found = session.execute(spelled(statement, values), values or None)
+    if found.description is None:
+        return []
+    kind = type("Row", (Row,), {"names": tuple(column.name for column in found.description)})
+    return [kind(map(as_sqlite_has_it, row)) for row in found]
 
 
 def spelled(statement, values):

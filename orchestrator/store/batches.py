@@ -122,10 +122,15 @@ async def next_dues_ms(
     **given: Any,  # noqa: ANN401
 ) -> Dues:
     """When the first batch of each kind can be claimed."""
-    return {where: (await connection.execute(_next_due(where), given)).scalar_one() for where in wheres}
+    found = (await connection.execute(_next_dues(tuple(wheres)), given)).one()
+    return dict(zip(wheres, found, strict=True))
 
 
 @functools.lru_cache(maxsize=64)
+def _next_dues(wheres: tuple[ColumnElement[bool], ...]) -> Select[Any]:
+    return select(*(_next_due(where).scalar_subquery() for where in wheres))
+
+
 def _next_due(where: ColumnElement[bool]) -> Select[Any]:
     due, free = batch_states.c.next_try_at_ms, batch_states.c.lease_until_ms + 1
     return select(func.min(case((due > free, due), else_=free))).where(ACTIVE_ROWS, where)

@@ -55,12 +55,15 @@ async def said_by(daemon, words):
     return (await process.communicate())[0].decode()
 
 
-@pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_a_provider_that_repeats_the_key_gets_it_into_no_file_and_no_output(make_daemon, sandbox, log_format):
+@pytest.mark.parametrize(("log_format", "commands"), [("json", COMMANDS), ("console", ())])
+async def test_a_provider_that_repeats_the_key_gets_it_into_no_file_and_no_output(
+    make_daemon, sandbox, log_format, commands
+):
+    """What commands print does not hang on how the log is written."""
     async with proxied(sandbox.url) as proxy:
         daemon = make_daemon(proxy.url, log={"format": log_format})
         await run_against_an_echo(daemon, proxy)
-        said = [await said_by(daemon, words) for words in COMMANDS]
+        said = [await said_by(daemon, words) for words in commands]
     assert "Bearer [key]?" in daemon.text()  # it was told, and hidden
     assert [text for text in said if KEY in text] == []
     assert [file.name for file in daemon.folder.iterdir() if KEY.encode() in file.read_bytes()] == []
