@@ -181,10 +181,21 @@ class Database:
                 f"database {self.path} was removed or replaced while it is in use: stop, and put the right file there"
             )
 
+    async def _opened(self, *, writes: bool) -> driver.Connection:
+        """Looked at again: what is put there before it is opened would stay in the pool when the right file is back."""
+        made = driver.connected(self.url.database or ":memory:", writes=writes)
+        connection: driver.Connection = await made  # type: ignore[assignment]
+        try:
+            self._require_file()
+        except StoreUnavailable:
+            await connection.close()
+            raise
+        return connection
+
     def _engine(self, *, writes: bool, connections: int) -> AsyncEngine:
         engine = create_async_engine(
             self.url.set(drivername="sqlite+aiosqlite"),
-            async_creator=lambda: driver.connected(self.url.database or ":memory:", writes=writes),
+            async_creator=functools.partial(self._opened, writes=writes),
             pool_size=connections, max_overflow=0,
             pool_reset_on_return=None,  # see _reset
             hide_parameters=True,  # an error's text goes to the log, where no prompt and no answer may stand

@@ -255,9 +255,9 @@ async def test_a_file_that_is_taken_away_while_it_is_in_use_is_told_and_nothing_
     path.rename(kept)
     if what == "replaced":
         path.write_bytes(b"")
-    await daemon.told("loop.failed")
-    assert "was removed or replaced" in daemon.text()
+    failed = await daemon.told("loop.failed")
+    assert "was removed or replaced" in failed["reason"]
     path.unlink(missing_ok=True)
     kept.rename(path)
     daemon.queue.ask_many(3)
-    await until(lambda: daemon.queue.count("done") == 3)
+    await until(lambda: daemon.queue.count("done") == 3, daemon.text)

@@ -218,6 +218,29 @@ async def test_a_file_that_cannot_be_written_is_unavailable_for_writes_only(user
     await database.close()
 
 
+@pytest.mark.parametrize("writes", [True, False])
+async def test_a_file_that_is_replaced_just_before_it_is_opened_is_never_worked_on(queue_file, monkeypatch, writes):
+    """It would be read and written whenever the pool gives that connection, long after the right file is back."""
+    kept = queue_file.with_name("kept.db")
+    opened = module.driver.connected
+
+    def too_late(path, **options):
+        queue_file.rename(kept)
+        queue_file.write_bytes(b"")
+        return opened(path, **options)
+
+    database = Database(f"sqlite:///{queue_file}")
+    first, second = (database.read, database.write) if writes else (database.write, database.read)
+    await first(sql("SELECT count(*) FROM prompts"))
+    monkeypatch.setattr(module.driver, "connected", too_late)
+    with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+        await second(sql("SELECT count(*) FROM prompts"))
+    monkeypatch.setattr(module.driver, "connected", opened)
+    kept.rename(queue_file)
+    await second(sql("SELECT count(*) FROM prompts"))
+    await database.close()
+
+
 async def test_a_full_disk_stores_nothing_and_work_goes_on_once_there_is_space(user, database):
     user.insert(tag="before")
     pages = user.value("PRAGMA page_count")
