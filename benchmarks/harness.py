@@ -19,7 +19,7 @@ import structlog
 
 from orchestrator.config import load
 from orchestrator.daemon import opened
-from orchestrator.memory import collect_seldom, return_large
+from orchestrator.memory import collect_seldom, leave_alone, return_large
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -194,6 +194,7 @@ async def stages_of(at: Stand) -> AsyncIterator[Context]:
 def as_in_the_daemon() -> None:
     """For stages in this process: the daemon's way with memory. They log as they do there; only a table is wanted."""
     collect_seldom()
+    leave_alone()
     return_large()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 

@@ -10,7 +10,7 @@ from postgres import Databases, Server
 from rig import Clock, Rig, open_rig
 from users import forget_sessions
 
-from orchestrator.memory import collect_seldom
+from orchestrator.memory import collect_seldom, leave_alone
 from orchestrator.store.database import Database
 from orchestrator.store.schema import migrate
 
@@ -29,6 +29,7 @@ _SERVERS: list[Server] = []
 def pytest_collection_finish():
     """Thousands of tests are no garbage."""
     collect_seldom()
+    leave_alone()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -15,6 +15,7 @@ import click
 from orchestrator import __version__
 from orchestrator.core.telling import harmless
 from orchestrator.errors import OrchestratorError
+from orchestrator.memory import collect_seldom, leave_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +102,7 @@ def cli(context: click.Context, config_path: Path | None) -> None:
 
 def main() -> None:
     """Run the command line; errors a user can cause become one line on stderr and an exit code, never a traceback."""
+    collect_seldom()
     _open_streams()
     try:
         code = cli.main(prog_name="orchestrator", standalone_mode=False)
@@ -119,6 +121,7 @@ def main() -> None:
     except OSError as error:
         _silence_stdout()
         code = _said(f"{error.filename or _where(error)}: {error.strerror or error}", 1)
+    leave_alone()
     sys.exit(code if isinstance(code, int) else 0)
 
 

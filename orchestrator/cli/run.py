@@ -27,12 +27,12 @@ def command(config_path: Path | None, *, until_idle: bool) -> int:
 
     from orchestrator.config import load  # noqa: PLC0415
     from orchestrator.daemon import run  # noqa: PLC0415
-    from orchestrator.memory import collect_seldom, return_large  # noqa: PLC0415
+    from orchestrator.memory import leave_alone, return_large  # noqa: PLC0415
     from orchestrator.telemetry import configure  # noqa: PLC0415
 
     loaded = load(config_path, os.environ)
     configure(loaded.config.log.level, loaded.config.log.format)
-    collect_seldom()
+    leave_alone()
     return_large()
     counts = asyncio.run(run(loaded, until_idle=until_idle))
     return _exit_code(counts) if until_idle else 0

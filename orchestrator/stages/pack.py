@@ -81,13 +81,9 @@ async def _look(
     """What is ready and what may take it, and when something that takes nothing now opens next."""
     ready = await list_ready_lanes(connection, context.config.packing.max_lines, context.now_ms())
     active = await count_active(connection) if ready else ActiveBatches()
-    return await list_provider_states(connection), ready, active, await _next_opening_ms(context, connection)
-
-
-async def _next_opening_ms(context: Context, connection: AsyncConnection) -> int | None:
-    """When the first lane or provider that takes nothing now does so again."""
-    now_ms = context.now_ms()
-    return earliest(await next_release_ms(connection, now_ms), await next_resume_ms(connection, now_ms))
+    states, now_ms = await list_provider_states(connection), context.now_ms()
+    opening_ms = earliest(await next_release_ms(connection, now_ms), next_resume_ms(states, now_ms))
+    return states, ready, active, opening_ms
 
 
 def _has_place(context: Context, lane: ReadyLane, state: ProviderState | None, active: ActiveBatches) -> bool:

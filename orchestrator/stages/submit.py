@@ -23,7 +23,7 @@ from orchestrator.pauses import begin_trial, pause_provider
 from orchestrator.quota import hold_back, is_over_quota
 from orchestrator.refusals import halve, refuse
 from orchestrator.store.batches import ON_OPEN_PROVIDER, get_batch, has_remote, move_batch, statuses, update_batch
-from orchestrator.store.providers import clear_pause, next_resume_ms
+from orchestrator.store.providers import clear_pause, list_provider_states, next_resume_ms
 from orchestrator.store.queue import cancel_lines, delete_batched_orphans, list_lines, measure_batch, return_lines
 from orchestrator.telemetry import record as tell
 from orchestrator.upload import LinesChanged, Upload
@@ -55,8 +55,8 @@ async def submit(context: Context) -> Tick:
     """Carry one batch as far towards the provider as it goes now."""
     async with held(context, DUE) as batch:
         if isinstance(batch, Tick):
-            resume_ms = await context.database.read(partial(next_resume_ms, now_ms=context.now_ms()))
-            return Tick(due_ms=earliest(batch.due_ms, resume_ms))
+            states = await context.database.read(list_provider_states)
+            return Tick(due_ms=earliest(batch.due_ms, next_resume_ms(states, context.now_ms())))
         client = context.clients[batch.lane.provider]
         await begin_trial(context, batch.lane.provider)
         current = batch

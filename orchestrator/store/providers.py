@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import insert, select, update
 
 from orchestrator.store.dialect import storable, take_turn
 from orchestrator.store.tables import provider_states
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
@@ -39,9 +41,6 @@ _COLUMNS = [provider_states.c[field.name] for field in fields(ProviderState)]
 
 
 _LIST = select(*_COLUMNS)
-_NEXT_RESUME = select(func.min(provider_states.c.resume_at_ms)).where(
-    provider_states.c.resume_at_ms > bindparam("now_ms")
-)
 
 
 async def list_provider_states(connection: AsyncConnection) -> dict[str, ProviderState]:
@@ -55,10 +54,9 @@ async def get_provider_state(connection: AsyncConnection, name: str) -> Provider
     return ProviderState(name) if row is None else ProviderState(*row)
 
 
-async def next_resume_ms(connection: AsyncConnection, now_ms: int) -> int | None:
+def next_resume_ms(states: Mapping[str, ProviderState], now_ms: int) -> int | None:
     """When the first pause ends that still lasts; None when none does."""
-    resume_ms: int | None = (await connection.execute(_NEXT_RESUME, {"now_ms": now_ms})).scalar_one()
-    return resume_ms
+    return min((state.resume_at_ms for state in states.values() if state.paused(now_ms)), default=None)
 
 
 async def forget_limits(connection: AsyncConnection) -> None:
