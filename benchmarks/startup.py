@@ -1,4 +1,6 @@
-"""Start-up: `orchestrator --help` over a bare interpreter, and `run` on a long queue with an open batch until it works.
+"""Start-up: `orchestrator --help` over a bare interpreter, `run` on a long queue with an open batch until it works.
+
+And `demo`, from its first to its last word.
 
 python benchmarks/startup.py [PROMPTS]
 """
@@ -30,6 +32,13 @@ def main() -> None:
     with stand(latency_seconds=HOUR) as at:
         at.fill(prompts(count, nbytes=100))
         table(f"`run` on a queue of {count:,} prompts, a batch of which is open", ("until", "s"), started(at))
+    table("the first thing a new user sees", ("command", "wall s"), [("orchestrator demo", demonstrated())])
+
+
+def demonstrated() -> float:
+    before = time.monotonic()
+    subprocess.run([sys.executable, "-m", "orchestrator", "demo"], check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - before
 
 
 def commands() -> Iterator[tuple[object, ...]]:

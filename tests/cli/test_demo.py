@@ -5,7 +5,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ class Played:
     code: int
     out: str
     err: str
-    seconds: float
     folder: Path
     kept: Path
 
@@ -49,16 +47,14 @@ def start(temporary, working):
 def played(tmp_path_factory):
     temporary, working = tmp_path_factory.mktemp("temporary"), tmp_path_factory.mktemp("working")
     (working / "orchestrator.toml").write_text("of = 'no concern'")
-    began = time.monotonic()
     running = start(temporary, working)
     out, err = (pipe.decode() for pipe in running.communicate(timeout=60))
     (kept,) = temporary.glob("orchestrator-demo-*")
-    return Played(running.returncode, out, err, time.monotonic() - began, working, kept)
+    return Played(running.returncode, out, err, working, kept)
 
 
-def test_it_plays_to_the_designed_end_in_under_twenty_seconds(played):
+def test_it_plays_to_the_designed_end(played):
     assert (played.code, played.err) == (0, "")
-    assert played.seconds < 20
     ended = played.sql("SELECT custom_id, status, fault FROM results")
     assert len(ended) == len(prompts())
     assert {custom_id: fault for custom_id, status, fault in ended if status == "failed"} == DESIGNED

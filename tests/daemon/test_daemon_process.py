@@ -14,6 +14,9 @@ from proxy import proxied
 
 from orchestrator.sandbox import Options, serve
 
+AT_ONCE_SECONDS = 20.0
+"""The grace of an end, and the rest of an idle stage, are longer."""
+
 
 async def test_until_idle_ends_with_0_when_all_is_done(daemon, sandbox):
     daemon.queue.ask_many(5)
@@ -92,10 +95,8 @@ async def test_a_missing_key_is_one_line_and_exit_2(make_daemon, sandbox):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_idle_daemon_stops_at_once_on_a_signal_with_exit_0(daemon, number):
     await daemon.started()
-    began = time.monotonic()
     daemon.signal(number)
-    assert await daemon.ended() == 0
-    assert time.monotonic() - began < 5
+    assert await daemon.ended(AT_ONCE_SECONDS) == 0
     assert daemon.events("daemon.stopping", signal=number.name)
     assert daemon.events()[-1]["event"] == "daemon.stopped"
 
@@ -123,10 +124,8 @@ async def test_a_second_signal_stops_at_once_and_nothing_is_lost(through_proxy, 
     await held.reached.wait()
     daemon.signal()
     await daemon.told("daemon.stopping")
-    began = time.monotonic()
     daemon.signal()
-    await daemon.ended()
-    assert time.monotonic() - began < 5
+    await daemon.ended(AT_ONCE_SECONDS)
     assert "Traceback" not in daemon.text()
     held.drop()
     assert daemon.queue.value("SELECT status FROM batches") == "creating"
