@@ -18,8 +18,8 @@ share()
 
 KINDS = ["sqlite", "postgresql"]
 PROVIDERS_WAYS = {
-    "account", "bytes_on_the_wire", "clear", "clocks", "fault_table", "folding", "openai_profile", "poll", "replacing",
-    "submit_lost_replies", "submit_refusals",
+    "account", "bytes_on_the_wire", "clear", "clocks", "downloads", "fault_table", "folding", "openai_profile", "poll",
+    "replacing", "submit_lost_replies", "submit_refusals",
 }  # fmt: skip
 """Tests of what a provider may say, which is no matter of the database: SQLite's alone but for `make stages`."""
 _SERVERS: list[Server] = []

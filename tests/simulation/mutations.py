@@ -192,7 +192,7 @@ MUTATIONS = (
         "        torn = tail and not whole and not stands_so and self._batch.status is BatchStatus.ENDED",
         "        torn = False",
         theme="provider",
-        test="tests/stages/test_collect.py",
+        test="tests/stages/test_downloads.py",
     ),
     Mutation(
         "deleted for its age is only what is old enough",
