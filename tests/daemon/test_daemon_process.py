@@ -14,7 +14,7 @@ from proxy import proxied
 
 from orchestrator.sandbox import Options, serve
 
-AT_ONCE_SECONDS = 20.0
+AT_ONCE_SECONDS = 5.0
 """The grace of an end, and the rest of an idle stage, are longer."""
 
 
