@@ -163,8 +163,12 @@ class Database:
         kind = "read" if engine is self._reader else "write"
         with translated(self.url.database if self.is_sqlite else self.named), transaction(kind):
             self._require_file()
-            async with engine.begin() as connection:
-                return await work(connection)
+            try:
+                async with engine.begin() as connection:
+                    return await work(connection)
+            except UNAVAILABLE:
+                self._require_file()  # what the driver says of a file that was taken away is not the reason
+                raise
 
     def _require_file(self) -> None:
         """Tried once without aiosqlite: its thread outlives an opening that failed, and may find the loop closed.

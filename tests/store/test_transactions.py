@@ -218,6 +218,15 @@ async def test_a_file_that_cannot_be_written_is_unavailable_for_writes_only(user
     await database.close()
 
 
+async def test_what_fails_after_the_file_was_taken_away_is_told_as_that(database, queue_file):
+    async def work(connection):
+        queue_file.rename(queue_file.with_name("kept.db"))
+        await connection.exec_driver_sql("SELECT * FROM what_a_driver_does_not_find")
+
+    with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+        await database.read(work)
+
+
 @pytest.mark.parametrize("writes", [True, False])
 async def test_a_file_that_is_replaced_just_before_it_is_opened_is_never_worked_on(queue_file, monkeypatch, writes):
     """It would be read and written whenever the pool gives that connection, long after the right file is back."""
